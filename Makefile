@@ -1,0 +1,59 @@
+# make demo    a first clip on a fresh machine        make test    the tests (default suite, no network)
+# make check   style, types, order of imports         make bench   timings against diffusers
+#
+# Everything happens in .venv, made on first use and again when pyproject.toml changes. To install another PyTorch:
+#   make demo TORCH="torch==2.13.0 --index-url ..."
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+RUN_READY := $(VENV)/.ready-to-run
+DEV_READY := $(VENV)/.ready-to-develop
+
+# Two threads of one process would fight over two cores with the test runner's own processes.
+TEST_FLAGS ?=
+
+.PHONY: help demo test test-slow check format bench clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+# PyTorch goes in first and by itself: a later range that it satisfies then leaves it alone.
+$(RUN_READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Stillmotion needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DEV_READY): $(RUN_READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(RUN_READY)
+	$(BIN)/stillmotion animate "a red ball rolling right on green grass"
+
+test: $(DEV_READY)
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+test-slow: $(DEV_READY)
+	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
+
+check: $(DEV_READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(DEV_READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(RUN_READY)
+	$(BIN)/stillmotion bench plug
+	$(BIN)/stillmotion bench step
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,76 @@
+"""How things move: a scene and a draw of chance in, the exact pose of the object in every frame out.
+
+Lengths are in widths of the picture, x to the right and y down; angles in radians, clockwise; time runs from 0 at a
+clip's first frame to 1 at its sixteenth. Phase and speed differ from clip to clip.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stillmotion.toyworld.language import MOTIONS, Scene
+
+CLIP_FRAMES = 16  # the length of the clips that the toyworld's motion module is trained on
+
+RIGHT, LEFT, BOUNCING, SPINNING, GROWING, STILL = range(len(MOTIONS) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poses:
+    """Where the object is, a row per clip and a column per frame."""
+
+    x: Float[Tensor, "clips frames"]
+    y: Float[Tensor, "clips frames"]  # of the centre of the undeformed shape
+    radius: Float[Tensor, "clips frames"]
+    angle: Float[Tensor, "clips frames"]
+    stretch: Float[Tensor, "clips frames"]  # height over width: < 1 squashed, > 1 stretched; the area is kept
+    lift: Float[Tensor, "clips frames"]  # height above the ground
+    motion: Int[Tensor, "clips"]  # index into MOTIONS; len(MOTIONS) means standing still
+
+
+def motion_indices(scenes: list[Scene]) -> Int[Tensor, "clips"]:
+    """Return each scene's index into MOTIONS, `STILL` where it has none."""
+    return torch.tensor([MOTIONS.index(scene.motion) if scene.motion else STILL for scene in scenes])
+
+
+def choreograph(
+    motion: Int[Tensor, "clips"], chance: Float[Tensor, "clips 8"], frames: Float[Tensor, "frames"]
+) -> Poses:
+    """Return the poses of clips whose chances are uniform in [0, 1), at the given frame numbers (fractions allowed)."""
+    time = (frames / (CLIP_FRAMES - 1))[None, :]  # (1, frames)
+    place, size, pace, phase, depth, *_ = (column[:, None] for column in chance.unbind(1))
+
+    def only(index: int) -> Tensor:
+        return (motion == index)[:, None]
+
+    radius = 0.150 + 0.035 * size + 0 * time
+    ground = 0.74 + 0.08 * depth  # where the object touches the ground
+
+    # Rolling: the whole path stays inside the picture, and where it begins varies with what room the travel leaves.
+    travel = 0.40 + 0.16 * pace
+    start = 0.19 + (0.62 - travel) * place
+    along = start + travel * time
+    x = torch.where(only(RIGHT), along, torch.where(only(LEFT), 1 - along, 0.5 + 0.36 * (place - 0.5) + 0 * time))
+
+    # Bouncing: hops of a ball thrown up, squashed while it touches the ground.
+    hop = torch.remainder(time * (1.75 + 0.5 * pace) + phase, 1.0)
+    arc = 4 * hop * (1 - hop)
+    lift = torch.where(only(BOUNCING), 0.30 * arc, 0 * time)
+    squash = 1 - 0.42 * torch.exp(-((arc / 0.22) ** 2)) + 0.12 * torch.exp(-(((arc - 0.6) / 0.25) ** 2))
+    breathing = 1 + 0.02 * torch.sin(2 * math.pi * (time + phase))
+    stretch = torch.where(only(BOUNCING), squash, breathing)
+
+    turns = 0.8 + 0.4 * pace
+    lean = torch.where(only(RIGHT), 0.16, torch.where(only(LEFT), -0.16, 0.0))
+    angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + phase), lean + 0 * time)
+
+    small, big = 0.105 + 0.02 * size, 0.235 + 0.03 * pace
+    radius = torch.where(only(GROWING), small * (big / small) ** time, radius)
+
+    radius, stretch = torch.broadcast_tensors(radius, stretch)
+    y = ground - radius * stretch.sqrt() * 0.94 - lift
+    y = torch.where(only(GROWING), torch.minimum(y, 0.70 - 0.45 * radius), y)
+    return Poses(x=x.contiguous(), y=y, radius=radius, angle=angle, stretch=stretch, lift=lift, motion=motion)

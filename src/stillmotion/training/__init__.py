@@ -1,0 +1,1 @@
+"""Training: one loop, exact state; the stages as data."""

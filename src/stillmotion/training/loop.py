@@ -1,0 +1,146 @@
+"""The one training loop: an objective in, an iterator of what each step did out.
+
+Order, noise and timesteps are functions of (seed, purpose, step): an objective draws its batch from the step's number
+alone, so a resumed run repeats the uninterrupted one and no generator is ever saved.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stillmotion.errors import StillmotionError
+from stillmotion.training.optim import Muon, split_parameters
+from stillmotion.training.state import TrainState, load_latest, save
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long and how fast to train."""
+
+    num_steps: int
+    """Optimizer steps in all."""
+    learning_rate: float = 1e-3
+    """AdamW's peak rate, for norms, biases, embeddings and, with `optimizer: adamw`, for everything."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` moves matrices and convolutions by Muon, the rest by AdamW."""
+    muon_rate: float = 0.012
+    """Muon's peak rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's decay rates of the first and second moment."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    warmup_steps: int = 20
+    """Steps over which the rates rise from zero."""
+    decay_from: float = 0.5
+    """Share of the steps after which the rates fall in a line to zero."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this norm (AdamW's parameters; Muon's step has a fixed size)."""
+    ema_decay: float = 0.0
+    """Decay per step of the exponential moving average of the weights; 0 keeps none."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+
+class Objective(Protocol):
+    """What is trained, and on what."""
+
+    module: nn.Module
+    """Its parameters that require gradients are trained, and saved."""
+
+    def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
+        """Return the loss of the step's own batch, and figures to report."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """What one optimizer step did."""
+
+    step: int  # from 1
+    num_steps: int
+    loss: float
+    seconds: float
+    figures: Mapping[str, float]
+
+
+class NonFiniteLoss(StillmotionError):
+    """The loss or its gradient is not a number; nothing was updated."""
+
+
+def run(objective: Objective, config: LoopConfig, folder: Path) -> Iterator[StepDone]:
+    """Train to `config.num_steps`, going on from the newest complete checkpoint in `folder`; yield each step.
+
+    Once exhausted, the module carries the averaged weights where an average is kept.
+    """
+    optimizers = _optimizers(objective.module, config)
+    state = TrainState(module=objective.module, optimizers=optimizers, ema=None)
+    if config.ema_decay:
+        state.ema = {name: p.detach().clone() for name, p in state.trainable().items()}
+    state.step = load_latest(state, folder)
+    peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    while state.step < config.num_steps:
+        started = time.perf_counter()
+        _set_rates(optimizers, peaks, rate_factor(state.step, config))
+        loss, figures = objective.loss(state.step)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(list(state.trainable().values()), config.max_grad_norm)
+        if not math.isfinite(value := loss.item()) or not torch.isfinite(norm):
+            raise NonFiniteLoss(
+                f"Step {state.step + 1}: loss {value}, gradient norm {float(norm)}. The weights are as they were; lower "
+                f"the learning rate, or look at the data of this step."
+            )
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        _average(state, config)
+        if state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
+            save(state, folder)
+        seconds = time.perf_counter() - started
+        yield StepDone(step=state.step, num_steps=config.num_steps, loss=value, seconds=seconds, figures=figures)
+    if state.ema is not None:
+        for name, parameter in state.trainable().items():
+            parameter.data.copy_(state.ema[name])
+
+
+def rate_factor(step: int, config: LoopConfig) -> float:
+    """Return what the peak rates are multiplied by at `step` (from 0): warm-up, plateau, a line to zero."""
+    rise = (step + 1) / max(config.warmup_steps, 1)
+    fall = (1 - step / config.num_steps) / max(1 - config.decay_from, 1e-9)
+    return max(min(rise, fall, 1.0), 0.0)
+
+
+def _optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    matrices, others = split_parameters(module)
+    if config.optimizer == "adamw":
+        matrices, others = [], matrices + others
+    made: list[torch.optim.Optimizer] = []
+    if matrices:
+        made.append(Muon(matrices, lr=config.muon_rate))
+    if others:
+        rate, decay = config.learning_rate, config.weight_decay
+        made.append(torch.optim.AdamW(others, lr=rate, betas=config.betas, weight_decay=decay))
+    if not made:
+        raise StillmotionError("Nothing to train: no parameter of the module requires a gradient.")
+    return made
+
+
+def _set_rates(optimizers: list[torch.optim.Optimizer], peaks: list[float], factor: float) -> None:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group, peak in zip(groups, peaks, strict=True):
+        group["lr"] = peak * factor
+
+
+@torch.no_grad()
+def _average(state: TrainState, config: LoopConfig) -> None:
+    if state.ema is None:
+        return
+    decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))  # young averages forget faster
+    for name, parameter in state.trainable().items():
+        state.ema[name].lerp_(parameter, 1 - decay)

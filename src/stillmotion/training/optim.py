@@ -1,0 +1,81 @@
+"""The optimizers: Muon for matrices and convolutions, AdamW for the rest.
+
+torch's own Muon takes two-dimensional parameters only and iterates in bfloat16, which costs more than the whole
+backward pass on a CPU without such instructions; this one flattens convolutions, works in float32 there, and
+orthogonalises all matrices of a shape in one batched product.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# Jordan et al. 2024, "Muon: an optimizer for hidden layers": the quintic that maps singular values near 1 in five steps.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalize(matrices: Float[Tensor, "count rows columns"]) -> Float[Tensor, "count rows columns"]:
+    """Return matrices of the same singular vectors whose singular values all lie near 1."""
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT
+    x = x.bfloat16() if x.is_cuda else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    a, b, c = QUINTIC
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x if wide else x.mT).to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised: every direction of a matrix moves at the same rate.
+
+    `lr` is the root-mean-square size of an update's entries times sqrt(columns) for a tall matrix; parameters have two
+    dimensions or more, those past the first are taken as columns.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[tuple(parameter.flatten(1).shape)].append(parameter)
+            for (rows, columns), parameters in by_shape.items():
+                updates = torch.stack([self._momentum(p, group["momentum"]).flatten(1) for p in parameters])
+                updates = orthogonalize(updates) * max(1.0, rows / columns) ** 0.5
+                for parameter, update in zip(parameters, updates.unbind(0), strict=True):
+                    parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+
+    def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Return the Nesterov step of one parameter."""
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        assert parameter.grad is not None
+        state["momentum"].lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(state["momentum"], momentum)
+
+
+def split_parameters(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the trainable parameters as (those for Muon, those for AdamW).
+
+    Embeddings, input and output layers, biases and norms go to AdamW, as Muon's author advises.
+    """
+    edges = {id(p) for name, layer in module.named_modules() for p in layer.parameters(recurse=False) if _is_edge(name, layer)}
+    matrices, others = [], []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            (matrices if parameter.ndim >= 2 and id(parameter) not in edges else others).append(parameter)
+    return matrices, others
+
+
+def _is_edge(name: str, layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Embedding) or name.split(".")[-1] in ("conv_in", "conv_out")
