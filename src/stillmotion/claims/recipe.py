@@ -52,7 +52,7 @@ class RecipeConfig:
     )
     """The CLIP pair's training; its text tower is the base model's text encoder."""
     base: LoopConfig = field(
-        default=LoopConfig(num_steps=1500, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
+        default=LoopConfig(num_steps=1200, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
     )
     """The base text-to-image model's training."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=1200, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))

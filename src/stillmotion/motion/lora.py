@@ -1,0 +1,127 @@
+"""MotionLoRA and domain adapter: one mechanism, over peft. A MotionLoRA moves the motion module's own layers, a domain
+adapter the attention of the image UNet; several act at once, each with a strength, and no stored weight changes."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import dispatch_default
+from torch import Tensor, nn
+
+from stillmotion.errors import MismatchError
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoraAdapter:
+    """Low-rank updates by the layer they belong to: ΔW = up · down, any alpha folded in."""
+
+    weights: Mapping[str, tuple[Float[Tensor, "rank inputs *kernel"], Float[Tensor, "outputs rank *kernel2"]]]
+    """Layer path in the UNet with motion plugged, e.g. `mid_block.motion_modules.0.transformer_blocks.0.attn1.to_q`."""
+    name: str = "adapter"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        """Return the largest rank of any layer."""
+        return max(down.shape[0] for down, _ in self.weights.values())
+
+    def __str__(self) -> str:
+        """Return what it is and its name."""
+        return f"{type(self).__name__} {self.name!r} (rank {self.rank})"
+
+
+class MotionLora(LoraAdapter):
+    """A motion learnt as an update of a motion module (paper §4.3)."""
+
+
+class DomainAdapter(LoraAdapter):
+    """What the training videos look like, learnt as an update of the image UNet (paper §4.1)."""
+
+
+class AppliedLora:
+    """A LoRA at work in a UNet, until removed."""
+
+    def __init__(self, unet: nn.Module, adapter: LoraAdapter, strength: float) -> None:
+        layers = dict(unet.named_modules())
+        _check(adapter, layers)
+        self._unet, self._adapter = unet, adapter
+        self._name = f"stillmotion_{next(_numbers)}"
+        self._wrapped: dict[str, nn.Module] = {}
+        for path, (down, up) in adapter.weights.items():
+            self._attach(path, layers[path], down, up)
+        self.strength = strength
+
+    @property
+    def strength(self) -> float:
+        """Return what the update is multiplied by."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = float(value)
+        for path in self._adapter.weights:
+            layer = self._unet.get_submodule(path)
+            assert isinstance(layer, LoraLayer)
+            layer.scaling[self._name] = self._strength
+            active = [name for name in layer.active_adapters if name != self._name]
+            # An adapter of strength 0 is left out of the sum, so that the result is the same to the bit.
+            layer._active_adapter = [*active, self._name] if self._strength else active
+            layer._disable_adapters = False
+
+    def remove(self) -> None:
+        """Take the updates out; layers that were wrapped for this adapter alone are put back as they were."""
+        for path in self._adapter.weights:
+            layer = self._unet.get_submodule(path)
+            assert isinstance(layer, LoraLayer)
+            active = [name for name in layer.active_adapters if name != self._name]
+            layer.delete_adapter(self._name)
+            layer._active_adapter = active
+            if not layer.lora_A:
+                _set(self._unet, path, layer.get_base_layer())
+
+    def _attach(self, path: str, layer: nn.Module, down: Tensor, up: Tensor) -> None:
+        rank = down.shape[0]
+        if not isinstance(layer, LoraLayer):
+            config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False)
+            wrapped = dispatch_default(layer, self._name, config, r=rank, lora_alpha=rank)
+            assert isinstance(wrapped, LoraLayer)
+            wrapped.train(layer.training)
+            _set(self._unet, path, wrapped)
+            layer = wrapped
+        else:
+            layer.update_layer(
+                self._name, r=rank, lora_alpha=rank, config=LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False)
+            )
+        weight = layer.get_base_layer().weight
+        for factors, value in ((layer.lora_A, down), (layer.lora_B, up)):
+            factor = factors[self._name]
+            factor.weight = nn.Parameter(value.to(weight.device, weight.dtype).view(factor.weight.shape), requires_grad=False)
+
+
+def _set(root: nn.Module, path: str, layer: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, layer)
+
+
+def _check(adapter: LoraAdapter, layers: Mapping[str, nn.Module]) -> None:
+    """Raise `MismatchError`, before anything is touched, unless every update has its layer, of its size."""
+    missing = [path for path in adapter.weights if path not in layers]
+    if missing:
+        mid = all(path.startswith("mid_block.motion_modules") for path in missing)
+        why = " It was trained for a v2 module, whose mid block moves; use it with one." if mid else ""
+        raise MismatchError(
+            f"{adapter} has {len(missing)} of {len(adapter.weights)} updates for layers that are not here, first "
+            f"{missing[0]}.{why}"
+        )
+    for path, (down, up) in adapter.weights.items():
+        layer = layers[path]
+        weight = layer.get_base_layer().weight if isinstance(layer, LoraLayer) else getattr(layer, "weight", None)
+        if not isinstance(weight, torch.Tensor) or (up.shape[0], down.shape[1]) != tuple(weight.shape[:2]):
+            size = tuple(weight.shape) if isinstance(weight, torch.Tensor) else "no weight"
+            raise MismatchError(f"{adapter} updates {path} by {(up.shape[0], down.shape[1])}, but the layer has {size}.")

@@ -1,0 +1,196 @@
+"""Where motion sits in an image UNet, and how it gets in and out.
+
+Forward hooks on an unmodified `UNet2DConditionModel`: after each spatial transformer, after the ResNet in blocks
+without attention, and in the mid block where the variant has one. While plugged, the modules are registered as
+`block.motion_modules`, so that `.to()`, offloading and peft reach them; unplugged, no trace is left.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from stillmotion.errors import MismatchError
+from stillmotion.motion.lora import AppliedLora, LoraAdapter
+from stillmotion.motion.module import MotionModule, TemporalTransformer
+
+
+@dataclass
+class FrameCount:
+    """How many frames the clips of the batch have. One object is shared by all hooks, and never changed in a forward."""
+
+    num_frames: int
+
+
+def hosts(unet: UNet2DConditionModel) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every site of a UNet as (name of its motion module, the layer whose output it takes), in forward order."""
+    mid = [("mid_block", unet.mid_block)] if getattr(unet.mid_block, "attentions", None) else []
+    down = [(f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)]
+    up = [(f"up_blocks.{i}", block) for i, block in enumerate(unet.up_blocks)]
+    for name, block in (*down, *mid, *up):
+        layers = getattr(block, "attentions", None) or block.resnets
+        for index, layer in enumerate(layers):
+            yield f"{name}.motion_modules.{index}", layer
+
+
+def host_channels(layer: nn.Module) -> int:
+    """Return the channels of a host's output: a spatial transformer's or a ResNet's."""
+    return int(getattr(layer, "out_channels", None) or layer.in_channels)  # type: ignore[arg-type]
+
+
+def plug(unet: UNet2DConditionModel, motion: MotionModule, num_frames: int) -> "Plugged":
+    """Plug `motion` into `unet`, whose batches are from now on clips of `num_frames` adjacent frames.
+
+    Copies nothing. Use the result as a context manager, or call its `unplug()`. Raises `MismatchError`, leaving the UNet
+    as it was, if the two do not fit, the UNet has motion already, or the module has fewer positions than `num_frames`.
+    """
+    _check(unet, motion, num_frames)
+    return Plugged(unet, motion, FrameCount(num_frames))
+
+
+class Plugged:
+    """A UNet with motion in it. `num_frames` may be set between forwards."""
+
+    def __init__(self, unet: UNet2DConditionModel, motion: MotionModule, frames: FrameCount) -> None:
+        self.unet, self.motion = unet, motion
+        self._frames = frames
+        self._handles: list[RemovableHandle] = []
+        self._blocks: list[nn.Module] = []
+        self._loras: dict[int, AppliedLora] = {}
+        sites = motion.sites()
+        for name, layer in hosts(unet):
+            if name in sites:
+                self._handles.append(layer.register_forward_hook(_motion_hook(sites[name], frames, unet)))
+        for block_name in dict.fromkeys(name.rsplit(".motion_modules", 1)[0] for name in sites):
+            block = unet.get_submodule(block_name)
+            block.motion_modules = motion.get_submodule(block_name).motion_modules
+            self._blocks.append(block)
+        if motion.variant.spatial_norm == "across_frames":
+            for norm in _spatial_norms(unet):
+                self._handles.append(norm.register_forward_pre_hook(_pool_hook(frames)))
+                self._handles.append(norm.register_forward_hook(_unpool_hook(frames)))
+
+    @property
+    def num_frames(self) -> int:
+        """Return the frames of a clip."""
+        return self._frames.num_frames
+
+    @num_frames.setter
+    def num_frames(self, count: int) -> None:
+        _check_frames(self.motion, count)
+        self._frames.num_frames = count
+
+    def add(self, adapter: LoraAdapter, strength: float = 1.0) -> None:
+        """Add a MotionLoRA to the motion module or a domain adapter to the UNet: W + strength · up · down.
+
+        Stored weights stay as they are. Raises `MismatchError` if a layer is missing or of another size.
+        """
+        if id(adapter) in self._loras:
+            raise MismatchError(f"{adapter} is added already; change it by `set_strength`.")
+        self._loras[id(adapter)] = AppliedLora(self.unet, adapter, strength)
+
+    def set_strength(self, adapter: LoraAdapter, strength: float) -> None:
+        """Change the strength of an added adapter; 0 computes exactly what is computed without it."""
+        self._applied(adapter).strength = strength
+
+    def remove(self, adapter: LoraAdapter) -> None:
+        """Take an added adapter out again."""
+        self._applied(adapter).remove()
+        del self._loras[id(adapter)]
+
+    def _applied(self, adapter: LoraAdapter) -> AppliedLora:
+        if id(adapter) not in self._loras:
+            raise MismatchError(f"{adapter} is not added here; `add` it first.")
+        return self._loras[id(adapter)]
+
+    def unplug(self) -> None:
+        """Take motion and its adapters out; the UNet is then what it was, bit for bit. Safe to call twice."""
+        for lora in reversed(self._loras.values()):
+            lora.remove()
+        self._loras.clear()
+        for handle in self._handles:
+            handle.remove()
+        for block in self._blocks:
+            del block.motion_modules
+        self._handles, self._blocks = [], []
+
+    def __enter__(self) -> "Plugged":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.unplug()
+
+
+def _check(unet: UNet2DConditionModel, motion: MotionModule, num_frames: int) -> None:
+    if not isinstance(unet, UNet2DConditionModel):
+        raise MismatchError(f"Expected a diffusers UNet2DConditionModel to plug into, got {type(unet).__name__}.")
+    if any(hasattr(block, "motion_modules") for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks)):
+        raise MismatchError("This UNet has a motion module plugged in already; unplug it first.")
+    _check_frames(motion, num_frames)
+    wanted = motion.geometry.sites()
+    found = {name: host_channels(layer) for name, layer in hosts(unet)}
+    if unfit := [name for name, channels in wanted.items() if found.get(name) != channels]:
+        module = f"{motion.variant.name} module of widths {motion.geometry.block_out_channels}"
+        host = f"UNet of widths {tuple(unet.config.block_out_channels)}"
+        raise MismatchError(
+            f"The {module} ({motion.variant.family}) does not fit the {host}: {len(unfit)} of {len(wanted)} sites have no "
+            f"host of their size, first {unfit[0]}. Use a module made for this kind of model."
+        )
+    unused = [name for name in found if name not in wanted and not name.startswith("mid_block")]
+    if unused:
+        raise MismatchError(
+            f"The {motion.variant.name} module leaves {len(unused)} layers of this UNet still, first {unused[0]}: it was "
+            f"made for a UNet of {len(motion.geometry.block_out_channels)} levels of {motion.geometry.layers_per_block} layers."
+        )
+
+
+def _check_frames(motion: MotionModule, num_frames: int) -> None:
+    if not 1 <= num_frames <= motion.max_frames:
+        raise MismatchError(
+            f"num_frames is {num_frames}, but this {motion.variant.name} module has positions for 1 to "
+            f"{motion.max_frames} frames."
+        )
+
+
+def _motion_hook(site: TemporalTransformer, frames: FrameCount, unet: UNet2DConditionModel) -> Any:
+    def move(layer: nn.Module, _: tuple, output: Any) -> Any:
+        features = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+        if features.shape[0] % frames.num_frames:
+            raise MismatchError(f"A batch of {features.shape[0]} images does not divide into clips of {frames.num_frames}.")
+        # A ResNet host recomputes this hook within its own checkpoint; a transformer host does not.
+        checkpointed = unet.is_gradient_checkpointing and unet.training and not hasattr(layer, "time_emb_proj")
+        site.gradient_checkpointing = checkpointed
+        moved = site(features, frames.num_frames)
+        if isinstance(output, tuple):
+            return (moved, *output[1:])
+        return moved if output is features else type(output)(sample=moved)
+
+    return move
+
+
+def _spatial_norms(unet: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
+    """Yield the norms that v1 pools over frames: both of every ResNet, and the last."""
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        for resnet in block.resnets:
+            yield resnet.norm1
+            yield resnet.norm2
+    yield unet.conv_norm_out
+
+
+def _pool_hook(frames: FrameCount) -> Any:
+    def pool(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (rearrange(inputs[0], "(b f) c h w -> b c (f h) w", f=frames.num_frames),)
+
+    return pool
+
+
+def _unpool_hook(frames: FrameCount) -> Any:
+    def unpool(_: nn.Module, __: tuple, output: Tensor) -> Tensor:
+        return rearrange(output, "b c (f h) w -> (b f) c h w", f=frames.num_frames)
+
+    return unpool
