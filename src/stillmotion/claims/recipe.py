@@ -4,27 +4,30 @@ Each stage goes on from its newest checkpoint and is skipped once its file stand
 moment and started again. On two CPU cores it takes about two hours, on a GPU minutes.
 """
 
-import math
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from stillmotion.motion import MotionModule, plug
 from stillmotion.sampling.denoiser import Denoiser
 from stillmotion.sampling.schedule import Diffusion
 from stillmotion.seeding import generator
+from stillmotion.shapes import fold_frames, unfold_frames
 from stillmotion.toyworld import models
+from stillmotion.toyworld.choreography import CLIP_FRAMES
 from stillmotion.toyworld.judge import Judge, JudgeObjective
-from stillmotion.toyworld.language import Scene, draw_scene, shorten
-from stillmotion.toyworld.world import draw_pictures, picture_truth
+from stillmotion.toyworld.language import MOTIONS, Scene, draw_scene, shorten
+from stillmotion.toyworld.world import draw_clips, draw_pictures, picture_truth
 from stillmotion.training.loop import LoopConfig, StepDone, run
 from stillmotion.training.objectives import Captioned, ClipObjective, DenoisingObjective, LatentBatch, VaeObjective
 
@@ -41,20 +44,24 @@ class RecipeConfig:
     """The seed of every draw."""
     num_pictures: int = 12_288
     """Drawn stills for the VAE, the CLIP pair and the base model."""
-    num_clips: int = 2_048
+    num_clips: int = 768
     """Drawn clips for the motion module."""
     vae: LoopConfig = field(
         default=LoopConfig(num_steps=1400, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.99)
     )
     """The autoencoder's training."""
     clip: LoopConfig = field(
-        default=LoopConfig(num_steps=1100, learning_rate=7e-4, warmup_steps=60, betas=(0.9, 0.98), weight_decay=0.05)
+        default=LoopConfig(num_steps=800, learning_rate=8e-4, warmup_steps=60, betas=(0.9, 0.98), weight_decay=0.05)
     )
     """The CLIP pair's training; its text tower is the base model's text encoder."""
     base: LoopConfig = field(
         default=LoopConfig(num_steps=1200, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
     )
     """The base text-to-image model's training."""
+    motion: LoopConfig = field(
+        default=LoopConfig(num_steps=800, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.99)
+    )
+    """The motion module's training, the base frozen."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=1200, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
     """The training of the network that reads pictures back."""
 
@@ -133,6 +140,55 @@ def captions(config: RecipeConfig, count: int) -> list[Scene]:
     """Return what is said of the first `count` pictures: their scenes, sometimes with parts left out."""
     drawn = [draw_scene(generator(config.seed, "toyworld scene", index)) for index in range(count)]
     return [shorten(scene, generator(config.seed, "toyworld caption", i)) for i, scene in enumerate(drawn)]
+
+
+def clip_cache(config: RecipeConfig) -> dict[str, Tensor]:
+    """Return the drawn clips' latent posteriors, (clips·frames, 4, 16, 16), drawing and encoding them once."""
+    path = Path(config.folder) / "clip-latents.safetensors"
+    if not path.exists():
+        vae = AutoencoderKL.from_pretrained(Path(config.folder) / "weights" / "vae").float().eval().to(config.device)
+        scenes = clip_scenes(config)
+        parts = []
+        for start in range(0, config.num_clips, 4):
+            indices = range(start, min(start + 4, config.num_clips))
+            drawn = draw_clips(scenes[start : start + 4], seed=config.seed + 1, indices=indices, device=config.device)
+            parts.append(encode(vae, to_bytes(fold_frames(drawn.pixels)), config.device))
+        save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, path)
+    return load_file(path)
+
+
+def clip_scenes(config: RecipeConfig) -> list[Scene]:
+    """Return the scenes of the motion module's clips: one in eleven stands still, the motions share the rest."""
+    motions = (*MOTIONS, *MOTIONS, None)
+    return [draw_scene(generator(config.seed, "clip scene", i), motions=motions) for i in range(config.num_clips)]
+
+
+def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
+    """Train a v3 motion module on clips, the base model frozen (paper Eq. 7)."""
+    torch.manual_seed(config.seed)
+    weights, device = Path(config.folder) / "weights", config.device
+    cache = clip_cache(config)
+    text = TextTable(weights, [scene.caption for scene in clip_scenes(config)], device)
+    unet = UNet2DConditionModel.from_pretrained(weights / "unet").float().eval().requires_grad_(False).to(device)
+    widths, layers = unet.config.block_out_channels, unet.config.layers_per_block
+    motion = MotionModule.from_variant("v3", block_out_channels=widths, layers_per_block=layers).to(device)
+    frames = torch.arange(CLIP_FRAMES)
+
+    def batch(step: int) -> LatentBatch:
+        chance = generator(config.seed, "motion batch", step)
+        clips = torch.randint(config.num_clips, (4,), generator=chance)
+        rows = (clips[:, None] * CLIP_FRAMES + frames).flatten()
+        latents = unfold_frames(sample_latents(cache, rows, chance, device), CLIP_FRAMES)
+        return LatentBatch(latents, text(clips, chance))
+
+    diffusion = Diffusion.from_config(dict(models.make_noise_schedule().config))
+    objective = DenoisingObjective(motion, Denoiser(unet), diffusion, batch, config.seed)
+    with plug(unet, motion, CLIP_FRAMES):
+        yield from run(objective, config.motion, Path(config.folder) / "motion")
+    (weights / "motion").mkdir(exist_ok=True)
+    tensors = {name: value.half().contiguous() for name, value in motion.state_dict().items()}
+    about = {"kind": "motion_module", "variant": "v3", "geometry": asdict(motion.geometry)}
+    save_file(tensors, weights / "motion" / "v3_toyworld_mm.safetensors", {"stillmotion": json.dumps(about)})
 
 
 def train_clip(config: RecipeConfig) -> Iterator[StepDone]:
@@ -269,6 +325,7 @@ def stages(config: RecipeConfig) -> dict[str, tuple[Path, Callable[[RecipeConfig
         "clip": (weights / "text_encoder" / "config.json", train_clip),
         "base": (weights / "unet" / "config.json", train_base),
         "judge": (weights / "judge" / "model.safetensors", train_judge),
+        "motion": (weights / "motion" / "v3_toyworld_mm.safetensors", train_motion),
     }
 
 

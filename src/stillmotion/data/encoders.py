@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -21,6 +21,7 @@ _GIF_SHORTEST = 2  # browsers play a delay of 0 or 1 hundredths as 10
 _PALETTE_FRAMES, _PALETTE_PIXELS = 64, 4096  # what the palette of a GIF is drawn from, at most
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Takes the frames of one clip."""
 

@@ -9,7 +9,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Return the pictures of a folder by number, then by name (`2.png` before `10.png`); refuse a folder without any."""
+    """Return the pictures of a folder by number, then by name (`2.png` before `10.png`); a folder must have some."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in _PICTURES and not path.name.startswith(".")]
     if not found:
         raise FileError(f"{folder}: expected frames ({', '.join(_PICTURES)}), but the folder holds none.")

@@ -85,10 +85,10 @@ def add_to_webp(path: Path, record: Mapping[str, Any], size: tuple[int, int]) ->
 def _picture_text(file: Path) -> str:
     with Image.open(file) as picture:
         if picture.format == "WEBP":
-            comment = picture.getexif().get_ifd(_EXIF_POINTER).get(_USER_COMMENT, b"")
-            return comment.removeprefix(_ASCII).decode("ascii", "replace") if isinstance(comment, bytes) else str(comment)
-        found = picture.info.get("comment" if picture.format == "GIF" else KEY, "")
-        return found.decode("ascii", "replace") if isinstance(found, bytes) else str(found)
+            found = picture.getexif().get_ifd(_EXIF_POINTER).get(_USER_COMMENT, b"")
+        else:
+            found = picture.info.get("comment" if picture.format == "GIF" else KEY, "")
+    return found.removeprefix(_ASCII).decode("ascii", "replace") if isinstance(found, bytes) else str(found)
 
 
 def _container_text(file: Path) -> str:

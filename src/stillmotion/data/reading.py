@@ -61,14 +61,15 @@ def probe(path: str | os.PathLike[str]) -> ClipInfo:
 
 
 def read_frames(path: str | os.PathLike[str]) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """Yield a clip's frames one by one, turned upright; raise `FileError` if it is no clip or ends too early."""
+    """Return an iterator of a clip's frames, turned upright.
+
+    Raises `FileError` at once where there is no such file or it is empty, and while reading where it is no clip or
+    ends too early.
+    """
     file = _existing(path)
     if file.is_dir():
-        yield from _folder_frames(file)
-    elif _is_picture_clip(file):
-        yield from _picture_frames(file)
-    else:
-        yield from _container_frames(file)
+        return _folder_frames(file)
+    return _picture_frames(file) if _is_picture_clip(file) else _container_frames(file)
 
 
 def read_clip(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "frames height width 3"]:
@@ -144,20 +145,26 @@ def _folder_frames(folder: Path) -> Iterator[np.ndarray]:
         with _picture(file) as picture:
             size = size or picture.size
             if picture.size != size:
-                raise FileError(f"{file}: is {picture.size[0]}x{picture.size[1]}, the frames before {size[0]}x{size[1]}.")
+                raise FileError(
+                    f"{file}: is {picture.size[0]}x{picture.size[1]}, the frames before {size[0]}x{size[1]}."
+                )
             yield _pixels(picture, file)
 
 
 def _picture_frames(file: Path) -> Iterator[np.ndarray]:
-    with file.open("rb") as stream:
-        head = stream.read(8)
-        stream.seek(-1, os.SEEK_END)
-        whole = stream.read(1) == b";" if head.startswith(b"GIF") else stream.tell() >= 8 + int.from_bytes(head[4:], "little")
-    if not whole:
+    if not _is_whole(file):
         raise FileError(f"{file}: the clip is truncated; get the file again.")
     with _picture(file) as clip:
         for frame in ImageSequence.Iterator(clip):
             yield _pixels(frame, file)
+
+
+def _is_whole(file: Path) -> bool:
+    """Return whether a GIF has its trailer, a WebP its length: decoders end early without a word."""
+    with file.open("rb") as stream:
+        head = stream.read(8)
+        length = stream.seek(-1, os.SEEK_END) + 1
+        return stream.read(1) == b";" if head.startswith(b"GIF") else length >= 8 + int.from_bytes(head[4:], "little")
 
 
 def _pixels(picture: Image.Image, file: Path) -> np.ndarray:
@@ -168,17 +175,31 @@ def _pixels(picture: Image.Image, file: Path) -> np.ndarray:
 
 
 def _container_frames(file: Path) -> Iterator[np.ndarray]:
-    count = 0
+    count, end = 0, 0.0
     with _container(file) as container:
         stream = container.streams.video[0]
+        cut_off = _index_end(stream) > file.stat().st_size
         try:
             for frame in container.decode(stream):
                 count += 1
+                end = (frame.time or 0.0) + 1.5 / float(stream.average_rate or 1)
                 yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
         except av.FFmpegError as error:
             raise FileError(f"{file}: the clip is damaged after {count} frames; get the file again.") from error
-        expected = stream.frames
-        if not expected and container.duration and stream.average_rate:
-            expected = int(container.duration / av.time_base * stream.average_rate - 0.5)
-    if count < expected:
-        raise FileError(f"{file}: the clip is truncated: {count} of {expected} frames are there; get the file again.")
+        cut_off = cut_off or end < _promised_seconds(stream)
+    if cut_off:
+        raise FileError(f"{file}: the clip is truncated after {count} frames; get the file again.")
+
+
+def _index_end(stream: av.VideoStream) -> int:
+    """Return the byte behind the last packet that the file's index (MP4) promises; 0 where there is no index."""
+    return max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+
+
+def _promised_seconds(stream: av.VideoStream) -> float:
+    """Return how long the stream says it is (Matroska and WebM: "00:00:02.000000000"); 0 where it does not."""
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        return sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
+    except ValueError:
+        return 0.0

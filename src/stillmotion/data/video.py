@@ -1,5 +1,6 @@
 """Clips to disk: `ClipWriter` takes frames one by one, and the file appears only when it is whole."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -125,10 +126,8 @@ class ClipWriter:
             return
         self._ended = True
         if self._encoder is not None:
-            try:
+            with contextlib.suppress(OSError, av.FFmpegError):  # what cannot be closed is deleted all the same
                 self._encoder.discard()
-            except (OSError, av.FFmpegError):
-                pass  # what cannot be closed is deleted all the same
         if self._partial.is_dir():
             shutil.rmtree(self._partial)
         self._partial.unlink(missing_ok=True)

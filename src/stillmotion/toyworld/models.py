@@ -44,7 +44,8 @@ def make_unet() -> UNet2DConditionModel:
 def make_tokenizer(folder: Path) -> CLIPTokenizer:
     """Write the vocabulary into `folder` and return the tokenizer: CLIP's own class, every toyworld word one token.
 
-    The byte-pair merges build each word from its letters, so an unknown word falls into letters, as CLIP's does.
+    The byte-pair merges build each word from its end, where no merge of another word can come between; an unknown word
+    falls into pieces, as CLIP's does.
     """
     letters = [*"abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;"]
     tokens = letters + [f"{letter}</w>" for letter in letters]
@@ -54,11 +55,11 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
             continue
         parts = [*word[:-1], f"{word[-1]}</w>"]
         while len(parts) > 1:
-            merge = f"{parts[0]} {parts[1]}"
-            parts = [parts[0] + parts[1], *parts[2:]]
+            merge = f"{parts[-2]} {parts[-1]}"
+            parts = [*parts[:-2], parts[-2] + parts[-1]]
             if merge not in merges:
                 merges.append(merge)
-                tokens.append(parts[0])
+                tokens.append(parts[-1])
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(dict.fromkeys(tokens))}))
