@@ -22,7 +22,7 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _EXACT_IN_JSON = 2**53  # beyond it JSON readers that hold numbers as doubles change the digits
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     """The value is not of this kind; another member of a union may take it."""
 
 
@@ -76,7 +76,7 @@ def coerce(annotation: Any, value: Any, where: str, limits: Limits | None = None
     for arm in members:
         try:
             found = _read(arm, value, where, known)
-        except _Unfit:
+        except _UnfitError:
             continue
         except ConfigError as error:
             if len(members) == 1 and str(error).startswith(f"{where}."):
@@ -88,14 +88,14 @@ def coerce(annotation: Any, value: Any, where: str, limits: Limits | None = None
 
 
 def _read(kind: Any, value: Any, where: str, limits: Limits) -> Any:
-    """Return `value` as the kind, which is no union; raise `_Unfit`, or `ConfigError` for a wrong part of it."""
+    """Return `value` as the kind, which is no union; raise `_UnfitError`, or `ConfigError` for a wrong part of it."""
     if kind is Any:
         return value
     if typing.get_origin(kind) is Literal:
         for word in typing.get_args(kind):
             if value == word or value == str(word):
                 return word
-        raise _Unfit
+        raise _UnfitError
     if is_sequence(kind):
         return _read_sequence(kind, value, where, limits)
     if is_mapping(kind):
@@ -116,7 +116,7 @@ def _read_sequence(kind: Any, value: Any, where: str, limits: Limits) -> Any:
         value = [value]
     fixed = container is tuple and Ellipsis not in inside
     if not isinstance(value, list | tuple) or (fixed and len(value) != len(inside)):
-        raise _Unfit
+        raise _UnfitError
     kinds = inside if fixed else (inside[0],) * len(value)
     parts = enumerate(zip(kinds, value, strict=True))
     return container([coerce(item, part, f"{where}.{index}", limits) for index, (item, part) in parts])
@@ -129,7 +129,7 @@ def _parts(text: str) -> list[str]:
 def _read_mapping(kind: Any, value: Any, where: str, limits: Limits) -> dict[Any, Any]:
     value = parse_yaml(value) if isinstance(value, str) else value
     if not isinstance(value, Mapping):
-        raise _Unfit
+        raise _UnfitError
     key_kind, item_kind = typing.get_args(kind) or (Any, Any)
     keys = [coerce(key_kind, key, f"{where}.{key}") for key in value]
     return {key: coerce(item_kind, value[raw], f"{where}.{raw}", limits) for key, raw in zip(keys, value, strict=True)}
@@ -142,7 +142,7 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
         return kind.from_text(os.fspath(value))
     value = parse_yaml(value) if isinstance(value, str) else value
     if not isinstance(value, Mapping):
-        raise _Unfit
+        raise _UnfitError
     return from_dict(kind, value, f"{where}.")
 
 
@@ -157,19 +157,19 @@ def _read_scalar(kind: Any, value: Any) -> Any:
         try:
             number = float(value) if kind is float else int(value) if isinstance(value, str) else operator.index(value)
         except (ValueError, TypeError, OverflowError):
-            raise _Unfit from None
+            raise _UnfitError from None
         if math.isfinite(number) if kind is float else True:
             return number
     if kind not in (str, Path, int, float) and isinstance(kind, type) and isinstance(value, kind):
         return value
-    raise _Unfit
+    raise _UnfitError
 
 
 def _read_bool(value: Any) -> bool:
     text = value.strip().lower() if isinstance(value, str) else ""
     if isinstance(value, bool) or text in _TRUE or text in _FALSE:
         return value if isinstance(value, bool) else text in _TRUE
-    raise _Unfit
+    raise _UnfitError
 
 
 def _plain(value: Any, limits: Limits | None) -> Any:

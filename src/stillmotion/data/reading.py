@@ -136,7 +136,7 @@ def _looks_like(file: Path) -> str:
 
 def _format_name(name: str, file: Path) -> str:
     suffix = file.suffix.lower().removeprefix(".")
-    return suffix if suffix in name.split(",") else name.split(",")[0]
+    return suffix if suffix in name.split(",") else name.partition(",")[0]
 
 
 def _folder_frames(folder: Path) -> Iterator[np.ndarray]:

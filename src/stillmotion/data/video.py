@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, final, get_args
 
 import av
 import numpy as np
@@ -20,6 +20,9 @@ from stillmotion.errors import ConfigError, FileError, MismatchError
 
 ClipFormat = Literal["mp4", "webm", "gif", "webp", "png"]
 """What a clip is written as; `png` is a folder of numbered frames."""
+
+Rate = int | float
+"""Frames per second."""
 
 FORMATS: tuple[ClipFormat, ...] = get_args(ClipFormat)
 
@@ -46,6 +49,7 @@ class WrittenClip:
     """What the user should know of the file; empty if nothing."""
 
 
+@final
 class ClipWriter:
     """Writes one clip, frame by frame, in memory that does not grow with its length.
 
@@ -60,13 +64,13 @@ class ClipWriter:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        fps: float,
+        fps: Rate,
         *,
-        format: ClipFormat | None = None,
+        kind: ClipFormat | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.format: ClipFormat = format or format_of(path)
+        self.format: ClipFormat = kind or format_of(path)
         if not 0.01 <= fps <= 1000:
             raise ConfigError(f"fps: expected a rate from 0.01 to 1000 frames per second, got {fps!r}")
         if self.path.is_dir() and (self.format != "png" or any(self.path.iterdir())):
@@ -155,13 +159,13 @@ class ClipWriter:
 def write_clip(
     frames: Iterable[UInt8[np.ndarray, "height width 3"]],
     path: str | os.PathLike[str],
-    fps: float,
+    fps: Rate,
     *,
-    format: ClipFormat | None = None,
+    kind: ClipFormat | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> WrittenClip:
     """Write frames as a clip in the format of the path's ending and return what was written; see `ClipWriter`."""
-    writer = ClipWriter(path, fps, format=format, metadata=metadata)
+    writer = ClipWriter(path, fps, kind=kind, metadata=metadata)
     try:
         for frame in frames:
             writer.add(frame)
@@ -183,9 +187,9 @@ def format_of(path: str | os.PathLike[str]) -> ClipFormat:
     raise ConfigError(f"{path}: expected a clip to end in .mp4, .webm, .gif or .webp, got .{suffix}{folder}")
 
 
-def file_name(stem: str, format: ClipFormat) -> str:
+def file_name(stem: str, kind: ClipFormat) -> str:
     """Return the name of a clip called `stem` in that format: `clip.mp4`, or the folder `clip-frames`."""
-    return f"{stem}-frames" if format == "png" else f"{stem}.{format}"
+    return f"{stem}-frames" if kind == "png" else f"{stem}.{kind}"
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The toyworld's tiny models in the standard classes: what `StableDiffusionPipeline.from_pretrained` would build."""
 
 import json
+import shutil
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -61,7 +62,8 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
                 merges.append(merge)
                 tokens.append(parts[-1])
     tokens += ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # a `tokenizer.json` of before would be read instead
+    folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(dict.fromkeys(tokens))}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
     tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=TEXT_LENGTH)
