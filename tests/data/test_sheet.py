@@ -38,6 +38,6 @@ def test_a_long_clip_is_thinned_evenly_with_both_ends(tmp_path: Path) -> None:
 
 def test_nothing_to_show_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        contact_sheet(numbered(0), tmp_path / "sheet.png")
+        contact_sheet([], tmp_path / "sheet.png")
     with pytest.raises(FileError, match="no frame"):
         SheetWriter(tmp_path / "sheet.png", 3).finish()

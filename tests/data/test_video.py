@@ -57,11 +57,13 @@ def test_a_gif_says_the_rate_that_it_plays_at(
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "mp4", "webm"])
-def test_still_and_single_frames_are_kept(tmp_path: Path, kind: ClipFormat, soft_frames: SoftFrames) -> None:
-    still = np.repeat(soft_frames(1, 32, 32), 5, axis=0)
-    assert write_clip(still, tmp_path / f"still.{kind}", 8).num_frames == 5
-    assert len(read_clip(tmp_path / f"still.{kind}")) == 5
-    write_clip(still[:1], tmp_path / f"one.{kind}", 8, metadata={"a": 1})
+def test_equal_and_single_frames_are_kept(tmp_path: Path, kind: ClipFormat, soft_frames: SoftFrames) -> None:
+    moving = soft_frames(2, 32, 32)
+    paused = np.concatenate([np.repeat(moving[:1], 4, axis=0), moving[1:]])
+    assert write_clip(paused, tmp_path / f"paused.{kind}", 8).num_frames == 5
+    assert len(read_clip(tmp_path / f"paused.{kind}")) == probe(tmp_path / f"paused.{kind}").num_frames == 5
+    assert probe(tmp_path / f"paused.{kind}").fps == pytest.approx(8, rel=0.01)
+    write_clip(moving[:1], tmp_path / f"one.{kind}", 8, metadata={"a": 1})
     assert len(read_clip(tmp_path / f"one.{kind}")) == 1
 
 

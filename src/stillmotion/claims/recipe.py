@@ -44,7 +44,7 @@ class RecipeConfig:
     """The seed of every draw."""
     num_pictures: int = 12_288
     """Drawn stills for the VAE, the CLIP pair and the base model."""
-    num_clips: int = 768
+    num_clips: int = 512
     """Drawn clips for the motion module."""
     vae: LoopConfig = field(
         default=LoopConfig(num_steps=1400, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.99)
@@ -55,14 +55,14 @@ class RecipeConfig:
     )
     """The CLIP pair's training; its text tower is the base model's text encoder."""
     base: LoopConfig = field(
-        default=LoopConfig(num_steps=1200, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
+        default=LoopConfig(num_steps=1000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=800, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.99)
+        default=LoopConfig(num_steps=640, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
-    judge: LoopConfig = field(default=LoopConfig(num_steps=1200, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
+    judge: LoopConfig = field(default=LoopConfig(num_steps=700, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
     """The training of the network that reads pictures back."""
 
 
@@ -260,7 +260,10 @@ def encode(vae: AutoencoderKL, pictures: UInt8[Tensor, "pictures 3 h w"], device
     """Return the posterior of each picture's latents, mean and log-variance, in float16: an epoch samples anew."""
     posteriors = [vae.encode(from_bytes(chunk, device)).latent_dist for chunk in pictures.split(16)]
     mean, log_variance = ([getattr(p, name) for p in posteriors] for name in ("mean", "logvar"))
-    return {"mean": torch.cat(mean).half().cpu(), "log_variance": torch.cat(log_variance).half().cpu()}
+    return {
+        "mean": torch.cat(mean).half().cpu().contiguous(),
+        "log_variance": torch.cat(log_variance).half().cpu().contiguous(),
+    }
 
 
 def sample_latents(

@@ -5,7 +5,6 @@ on standard error; `--debug` shows the traceback too), 130 stopped by Ctrl-C.
 """
 
 import sys
-import textwrap
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,16 +99,16 @@ def _no_verb(words: list[str], screen: Screen) -> int:
 def _overview(group: str) -> str:
     """Return the verbs with a sentence each; all of them, or those of one group."""
     shown = {name: entry for name, entry in VERBS.items() if name.startswith(group)}
-    lines = "\n".join(f"  {name:<17}{entry.sentence}" for name, entry in shown.items())
-    text = f"""
-        Stillmotion {__version__} makes any Stable Diffusion checkpoint move.
-
-        usage: stillmotion VERB ...      stillmotion VERB --help      stillmotion --version
-
-        verbs:
-        VERBS
-
-        Try:
-          stillmotion animate "a red ball rolling right on green grass"
-    """
-    return textwrap.dedent(text).strip().replace("VERBS", lines, 1).replace("VERB ...", "VERB ...", 1)
+    return "\n".join(
+        [
+            f"Stillmotion {__version__} makes any Stable Diffusion checkpoint move.",
+            "",
+            "usage: stillmotion VERB ...    stillmotion VERB --help    stillmotion --version",
+            "",
+            "verbs:",
+            *(f"  {name:<16}{entry.sentence}" for name, entry in shown.items()),
+            "",
+            "Try:",
+            '  stillmotion animate "a red ball rolling right on green grass"',
+        ]
+    )

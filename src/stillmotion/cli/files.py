@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import stillmotion as sm
 from stillmotion.cli.parsing import Parser
 from stillmotion.cli.screen import Screen
 from stillmotion.cli.verb import Verb
@@ -21,20 +22,18 @@ def _inspect_arguments(parser: Parser) -> None:
 
 
 def _inspect(arguments: argparse.Namespace, screen: Screen) -> int:
-    from stillmotion.checkpoints import inspect
-
     found: list[dict[str, Any]] = []
     failed = False
     for file in arguments.files:
         try:
-            found.append(dataclasses.asdict(inspect(file)))
+            found.append(dataclasses.asdict(sm.inspect(file)))
         except FileError as error:  # the other files are still worth a look
             failed = True
             screen.error(str(error))
     if arguments.json:
         screen.result(json.dumps(found, indent=2, default=str))
     elif len(arguments.files) == 1:
-        screen.lines([(key, text) for info in found for key, value in info.items() if (text := shown(key, value))])
+        screen.facts([(key, text) for info in found for key, value in info.items() if (text := shown(key, value))])
     elif found:
         rows = [[str(info["path"]), *(shown(key, info[key]) for key in SHOWN_IN_TABLE)] for info in found]
         screen.table(["file", *SHOWN_IN_TABLE], [[*row[:-1], row[-1][:12]] for row in rows])
@@ -68,13 +67,11 @@ def _convert_arguments(parser: Parser) -> None:
 
 
 def _convert(arguments: argparse.Namespace, screen: Screen) -> int:
-    from stillmotion.checkpoints import convert
-
     file: Path = arguments.file
     # diffusers keeps a model in a folder, the others in one file.
     suffix = "" if arguments.to == "diffusers" else ".safetensors"
     output = arguments.output or file.with_name(f"{file.stem}.{arguments.to}{suffix}")
-    screen.result(str(convert(file, arguments.to, output)))
+    screen.result(str(sm.convert(file, arguments.to, output)))
     return 0
 
 

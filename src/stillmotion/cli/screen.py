@@ -44,6 +44,12 @@ class Screen:
             table.add_row(*(Text(cell) for cell in row))
         self._out.print(table)
 
+    def facts(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Print names and what they are, a line each, on standard output."""
+        width = max((len(name) for name, _ in pairs), default=0)
+        for name, text in pairs:
+            self.result(f"{name:<{width}}  {text}")
+
     def note(self, text: str) -> None:
         """Say something by the way, on standard error."""
         self._err.print(text, markup=False, style="dim")

@@ -21,7 +21,7 @@ class AdapterFile:
 
     def __post_init__(self) -> None:
         path = os.fspath(self.path)
-        if not isinstance(path, str) or not path.strip():
+        if not path.strip():
             raise ConfigError(f"expected a file name, got {self.path!r}")
         if isinstance(self.strength, bool) or not isinstance(self.strength, int | float):
             raise ConfigError(f"{path}: expected its strength as a number, got {self.strength!r}")

@@ -17,6 +17,9 @@ from stillmotion.errors import FileError
 _SAFE = {"protocol_whitelist": "file"}  # a playlist must not reach out of the machine
 
 
+_LONGEST_HOLD = 1000  # frames that one stored picture may stand for
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipInfo:
     """What a clip file is."""
@@ -46,9 +49,9 @@ def probe(path: str | os.PathLike[str]) -> ClipInfo:
             return _info(file, "png", len(files), known, first.size)
     if _is_picture_clip(file):
         with _picture(file) as clip:
-            durations = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(clip)]
-            rate = 1000 * len(durations) / sum(durations) if sum(durations) else None
-            return _info(file, str(clip.format).lower(), len(durations), rate, clip.size)
+            counts, seconds = _repeats(clip)
+            rate = sum(counts) / seconds if seconds else None
+            return _info(file, str(clip.format).lower(), sum(counts), rate, clip.size)
     with _container(file) as container:
         stream = container.streams.video[0]
         rate = float(stream.average_rate) if stream.average_rate else None
@@ -155,8 +158,26 @@ def _picture_frames(file: Path) -> Iterator[np.ndarray]:
     if not _is_whole(file):
         raise FileError(f"{file}: the clip is truncated; get the file again.")
     with _picture(file) as clip:
-        for frame in ImageSequence.Iterator(clip):
-            yield _pixels(frame, file)
+        counts, _ = _repeats(clip)
+        for frame, count in zip(ImageSequence.Iterator(clip), counts, strict=True):
+            pixels = _pixels(frame, file)
+            for _ in range(count):
+                yield pixels
+
+
+def _repeats(clip: Image.Image) -> tuple[list[int], float]:
+    """Return how many frames each picture of an animation stands for, and the seconds of all.
+
+    WebP encoders store equal neighbours once, for their joint time; a GIF's delays alternate, and each is one frame.
+    """
+    durations = []
+    for frame in ImageSequence.Iterator(clip):
+        if clip.format == "WEBP":
+            frame.load()  # Pillow knows its duration only then
+        durations.append(max(int(frame.info.get("duration") or 0), 0))
+    shortest = max(min(durations), 1)
+    counts = [min(max(round(time / shortest), 1), _LONGEST_HOLD) if clip.format == "WEBP" else 1 for time in durations]
+    return counts, sum(durations) / 1000
 
 
 def _is_whole(file: Path) -> bool:

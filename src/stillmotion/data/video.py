@@ -133,8 +133,9 @@ class ClipWriter:
             with contextlib.suppress(OSError, av.FFmpegError):  # what cannot be closed is deleted all the same
                 self._encoder.discard()
         if self._partial.is_dir():
-            shutil.rmtree(self._partial)
-        self._partial.unlink(missing_ok=True)
+            shutil.rmtree(self._partial, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> "ClipWriter":
         return self

@@ -1,0 +1,8 @@
+"""Sampling: the denoiser, the noise schedule, samplers by name, the loop over them."""
+
+from stillmotion.sampling.denoiser import Denoiser as Denoiser
+from stillmotion.sampling.loop import Step as Step
+from stillmotion.sampling.loop import sample as sample
+from stillmotion.sampling.samplers import SAMPLERS as SAMPLERS
+from stillmotion.sampling.samplers import make_sampler as make_sampler
+from stillmotion.sampling.schedule import Diffusion as Diffusion

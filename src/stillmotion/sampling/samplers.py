@@ -1,0 +1,54 @@
+"""Samplers by name, over diffusers' schedulers. The noise schedule comes from the motion module's variant, the
+prediction type from the image model; a sampler adds only how it steps."""
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
+
+from stillmotion.errors import ConfigError
+
+# What each adds to the noise schedule. "ddim" is the reference's: leading steps, ᾱ of the first step for the last.
+SAMPLERS: Mapping[str, tuple[type[SchedulerMixin], dict[str, Any]]] = MappingProxyType(
+    {
+        "ddim": (DDIMScheduler, {"timestep_spacing": "leading", "set_alpha_to_one": True}),
+        "ddim_trailing": (DDIMScheduler, {"timestep_spacing": "trailing", "set_alpha_to_one": True}),
+        "euler": (EulerDiscreteScheduler, {"timestep_spacing": "leading"}),
+        "euler_a": (EulerAncestralDiscreteScheduler, {"timestep_spacing": "leading"}),
+        "dpm++": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading"}),
+        "dpm++_karras": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading", "use_karras_sigmas": True}),
+        "pndm": (PNDMScheduler, {"timestep_spacing": "leading", "skip_prk_steps": True}),
+        "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "leading"}),
+        "lcm": (LCMScheduler, {}),
+    }
+)
+_NO_CLIP_SAMPLE = ("euler", "euler_a", "dpm++", "dpm++_karras", "pndm", "unipc")
+
+
+def make_sampler(
+    name: str, noise_schedule: Mapping[str, Any], prediction_type: str, **overrides: Any
+) -> SchedulerMixin:
+    """Return the diffusers scheduler called `name` for a noise schedule, given in diffusers' words.
+
+    Raises `ConfigError`, naming the nearest sampler, if there is none of that name.
+    """
+    if name not in SAMPLERS:
+        near = difflib.get_close_matches(name, SAMPLERS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"sampler: unknown name {name!r}; expected one of {', '.join(SAMPLERS)}.{hint}")
+    kind, own = SAMPLERS[name]
+    schedule = dict(noise_schedule)
+    if name in _NO_CLIP_SAMPLE:
+        schedule.pop("clip_sample", None)
+    return kind(**{**schedule, **own, "prediction_type": prediction_type, **overrides})
