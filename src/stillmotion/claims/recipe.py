@@ -51,7 +51,7 @@ class RecipeConfig:
     )
     """The autoencoder's training."""
     clip: LoopConfig = field(
-        default=LoopConfig(num_steps=800, learning_rate=8e-4, warmup_steps=60, betas=(0.9, 0.98), weight_decay=0.05)
+        default=LoopConfig(num_steps=600, learning_rate=8e-4, warmup_steps=60, betas=(0.9, 0.98), weight_decay=0.05)
     )
     """The CLIP pair's training; its text tower is the base model's text encoder."""
     base: LoopConfig = field(
@@ -205,7 +205,7 @@ def train_clip(config: RecipeConfig) -> Iterator[StepDone]:
     tokens = tokenizer(sorted(number), padding="max_length", return_tensors="pt").input_ids
 
     def batch(step: int) -> Captioned:
-        rows = torch.randint(len(pictures), (128,), generator=generator(config.seed, "clip batch", step))
+        rows = torch.randint(len(pictures), (64,), generator=generator(config.seed, "clip batch", step))
         which = caption_of[rows]
         same = (which[:, None] == which[None]).float()
         pixels = from_bytes(small[rows], config.device)

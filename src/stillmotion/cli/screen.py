@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -73,7 +72,7 @@ class ProgressView:
         self._stage = ""
         self._began = self._said = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressView":
         if self._bars:
             self._bars.start()
         return self

@@ -43,14 +43,13 @@ def host_channels(layer: nn.Module) -> int:
     return int(getattr(layer, "out_channels", None) or layer.in_channels)  # type: ignore[arg-type]
 
 
-def plug(unet: UNet2DConditionModel, motion: MotionModule, num_frames: int) -> "Plugged":
+def plug(unet: nn.Module, motion: MotionModule, num_frames: int) -> "Plugged":
     """Plug `motion` into `unet`, whose batches are from now on clips of `num_frames` adjacent frames.
 
     Copies nothing. Use the result as a context manager, or call its `unplug()`. Raises `MismatchError`, leaving the UNet
     as it was, if the two do not fit, the UNet has motion already, or the module has fewer positions than `num_frames`.
     """
-    _check(unet, motion, num_frames)
-    return Plugged(unet, motion, FrameCount(num_frames))
+    return Plugged(_checked(unet, motion, num_frames), motion, FrameCount(num_frames))
 
 
 class Plugged:
@@ -126,7 +125,8 @@ class Plugged:
         self.unplug()
 
 
-def _check(unet: UNet2DConditionModel, motion: MotionModule, num_frames: int) -> None:
+def _checked(unet: nn.Module, motion: MotionModule, num_frames: int) -> UNet2DConditionModel:
+    """Return the UNet if the module fits it; raise `MismatchError` saying what does not."""
     if not isinstance(unet, UNet2DConditionModel):
         raise MismatchError(f"Expected a diffusers UNet2DConditionModel to plug into, got {type(unet).__name__}.")
     if any(hasattr(block, "motion_modules") for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks)):
@@ -147,6 +147,7 @@ def _check(unet: UNet2DConditionModel, motion: MotionModule, num_frames: int) ->
             f"The {motion.variant.name} module leaves {len(unused)} layers of this UNet still, first {unused[0]}: it was "
             f"made for a UNet of {len(motion.geometry.block_out_channels)} levels of {motion.geometry.layers_per_block} layers."
         )
+    return unet
 
 
 def _check_frames(motion: MotionModule, num_frames: int) -> None:

@@ -1,0 +1,124 @@
+"""The record of a run: what `run.json` holds, and the small copy inside the clip."""
+
+import datetime as dt
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+
+import stillmotion
+from stillmotion.animate.config import AnimateConfig
+from stillmotion.animate.devices import device_name
+from stillmotion.data import WrittenClip
+
+SCHEMA = 1
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "av")
+_IN_THE_CLIP = ("schema", "stillmotion", "config", "seed", "models", "versions", "device", "dtype", "parameters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """One file that a job read weights from."""
+
+    role: str
+    """What it is to the job: model, vae, motion, loras.0, motion_loras.0, domain_adapter."""
+    name: str
+    """Its name, from the model's folder on: the same on every machine."""
+    path: str
+    """Where it lay, as the user said it."""
+    sha256: str
+    """Of its content."""
+    kind: str = ""
+    """What it holds."""
+    strength: float | None = None
+    """How strongly it acted, if it is an adapter."""
+    applied: int | None = None
+    """How many of its weights were applied; None where all of a model's parts come from it."""
+    skipped: tuple[str, ...] = ()
+    """Its weights that were not, and why."""
+
+    @property
+    def key(self) -> str:
+        """Return role and name, by which `replay` finds the same file again."""
+        return f"{self.role}/{self.name}"
+
+
+def begin(config: AnimateConfig, models: Sequence[ModelFile], device: torch.device) -> dict[str, Any]:
+    """Return what of a clip's record is known before its first step; `config` is settled in everything."""
+    return {
+        "schema": SCHEMA,
+        "stillmotion": stillmotion.__version__,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "config": config.to_dict(),
+        "seed": str(config.seed),
+        "models": [asdict(file) for file in models],
+        "versions": _versions(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "dtype": config.dtype,
+        "threads": torch.get_num_threads(),
+        "parameters": _parameters(config),
+    }
+
+
+def end(
+    record: Mapping[str, Any], *, seconds: Mapping[str, float], device: torch.device, outputs: Sequence[WrittenClip]
+) -> dict[str, Any]:
+    """Return the whole record: with timings in seconds, peak memory in bytes, and the files that were written."""
+    written = [
+        {**asdict(output), "path": output.path.name, "seconds": round(output.num_frames / output.fps, 3)}
+        for output in outputs
+    ]
+    timings = {phase: round(value, 3) for phase, value in seconds.items()}
+    return {**record, "timings": timings, "memory": _peak_memory(device), "outputs": written}
+
+
+def compact(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the copy that travels in the clip: what replaying needs, without timings or the machine's own facts."""
+    small = {key: record[key] for key in _IN_THE_CLIP if key in record}
+    small["models"] = [{key: file[key] for key in ("role", "name", "sha256")} for file in record.get("models", ())]
+    return small
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # vendored: it runs, but does not say which it is
+    return found
+
+
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    found = {}
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415  # there is none on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found["peak_rss_bytes"] = peak if sys.platform == "darwin" else peak * 1024
+    if device.type == "cuda":
+        found["peak_cuda_bytes"] = torch.cuda.max_memory_allocated(device)
+    return found
+
+
+def _parameters(config: AnimateConfig) -> str:
+    """Return the job in the words that image sites and web UIs read from a picture."""
+    facts = {
+        "Steps": config.num_inference_steps,
+        "Sampler": config.sampler,
+        "CFG scale": config.guidance_scale,
+        "Seed": config.seed,
+        "Size": f"{config.width}x{config.height}",
+        "Model": config.model,
+        "Motion module": config.motion or config.model,
+        "Frames": config.num_frames,
+        "FPS": config.fps,
+        "Version": f"stillmotion {stillmotion.__version__}",
+    }
+    negative = [f"Negative prompt: {config.negative_prompt}"] if config.negative_prompt else []
+    return "\n".join([config.prompt, *negative, ", ".join(f"{name}: {value}" for name, value in facts.items())])

@@ -1,0 +1,73 @@
+"""Run folders: made under a hidden name, filled, and renamed into place when everything in them is whole."""
+
+import contextlib
+import datetime as dt
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stillmotion.errors import FileError
+
+_LONGEST_SLUG, _LONGEST_SEED = 48, 24
+
+
+class RunFolder:
+    """A folder that appears as `<date>-<time>-<words of the prompt>-<seed>`, or not at all."""
+
+    def __init__(self, output_dir: Path, prompt: str, seed: int) -> None:
+        now = dt.datetime.now().strftime("%Y%m%d-%H%M%S")  # noqa: DTZ005  # names are in the user's own time
+        self._name = f"{now}-{slug(prompt)}-{str(seed)[:_LONGEST_SEED]}"
+        self._output_dir, self._is_new = output_dir, not output_dir.exists()
+        self._partial = output_dir / f".{uuid.uuid4().hex[:12]}.partial"
+        try:
+            self._partial.mkdir(parents=True)
+        except OSError as error:
+            raise FileError(f"output_dir: {output_dir} cannot be made: {error.strerror}.") from error
+
+    def path(self, name: str) -> Path:
+        """Return where a file called `name` is to be written now."""
+        return self._partial / name
+
+    def finish(self, record: Mapping[str, Any]) -> Path:
+        """Write `run.json`, rename the folder into place and return it; a name that is taken gets a number."""
+        try:
+            text = json.dumps(record, indent=2, ensure_ascii=False)
+            self.path("run.json").write_text(text + "\n", encoding="utf-8")
+            return self._rename()
+        except OSError as error:
+            self.abandon()
+            raise FileError(f"output_dir: {self._output_dir} cannot be written: {error.strerror}.") from error
+
+    def abandon(self) -> None:
+        """Leave nothing of an unfinished folder, nor of the folder around it if the job made it and it is empty."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+        if self._is_new:
+            with contextlib.suppress(OSError):
+                self._output_dir.rmdir()
+
+    def _rename(self) -> Path:
+        for number in range(1, 10_000):
+            target = self._output_dir / (self._name if number == 1 else f"{self._name}-{number}")
+            # A rename would replace an empty folder of that name; one that is not empty stops it.
+            if target.exists():
+                continue
+            try:
+                return self._partial.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+        raise FileError(f"output_dir: {self._output_dir} has ten thousand runs called {self._name}.")
+
+
+def slug(prompt: str) -> str:
+    """Return the first words of a prompt as part of a file name: lower case, letters of any script, `-` between."""
+    words = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")
+    cut = (
+        words if len(words) <= _LONGEST_SLUG else words[: _LONGEST_SLUG + 1].rpartition("-")[0] or words[:_LONGEST_SLUG]
+    )
+    # A file name has 255 bytes; letters of some scripts take four.
+    return cut.encode()[:120].decode(errors="ignore") or "clip"

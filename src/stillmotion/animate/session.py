@@ -1,0 +1,167 @@
+"""Models that stay loaded between jobs."""
+
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stillmotion.animate.config import TOYWORLD, AnimateConfig
+from stillmotion.animate.plan import Plan, adapters_of
+from stillmotion.animate.record import ModelFile
+from stillmotion.checkpoints import load
+from stillmotion.checkpoints.files import sha256
+from stillmotion.errors import MismatchError
+from stillmotion.motion import DomainAdapter, LoraAdapter, MotionLora, MotionModule
+from stillmotion.t2i import T2I, load_t2i
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Models:
+    """What a job computes with."""
+
+    t2i: T2I
+    """The image model."""
+    motion: MotionModule
+    """The motion module, not plugged in."""
+    adapters: tuple[tuple[LoraAdapter, float], ...]
+    """MotionLoRAs and the domain adapter, each with its strength; those of strength 0 are left out."""
+    files: tuple[ModelFile, ...]
+    """Every file that was read."""
+
+    def settle(self, config: AnimateConfig) -> AnimateConfig:
+        """Return the config with the size settled: the model's own where none is given."""
+        side = self.t2i.native_size
+        return config.replace(width=config.width or side, height=config.height or side)
+
+
+class Session:
+    """Keeps the models of the last job, so that the next one that uses them begins at once.
+
+    A model is loaded again if its file has changed. One job runs in a session at a time; between jobs the image model
+    is as it was loaded, with nothing plugged in.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Hashable, Any]] = {}
+
+    def load(self, plan: Plan) -> Models:
+        """Return the models of a job, loading what the last one did not leave.
+
+        Raises `MismatchError` where a file is not the one that the plan expects.
+        """
+        config = plan.config
+        place = (str(plan.device), plan.dtype)
+        t2i = self._reuse(
+            "t2i", (*place, _stamp(plan.model), _stamp(config.vae), config.loras), lambda: _load_t2i(plan)
+        )
+        motion = self._reuse(
+            "motion",
+            (*place, _stamp(plan.motion), config.variant, config.motion_norm),
+            lambda: _load_motion(plan),
+        )
+        wanted = [
+            (where, adapter) for where, adapter, kind in adapters_of(config) if kind != "lora" and adapter.strength
+        ]
+        adapters = {where: self._adapter(where, adapter.path) for where, adapter in wanted}
+        used = tuple((adapters[where], adapter.strength) for where, adapter in wanted)
+        models = Models(t2i=t2i, motion=motion, adapters=used, files=_files(plan, t2i, adapters))
+        _check_expected(plan, models.files)
+        return models
+
+    def close(self) -> None:
+        """Let go of every model."""
+        self._kept.clear()
+
+    def _adapter(self, where: str, path: str) -> LoraAdapter:
+        kind = DomainAdapter if where == "domain_adapter" else MotionLora
+        return self._reuse(where, _stamp(path), lambda: load(path, expect=kind))
+
+    def _reuse(self, role: str, key: Hashable, make: Callable[[], T]) -> T:
+        if role not in self._kept or self._kept[role][0] != key:
+            self._kept.pop(role, None)  # two image models do not fit into memory at once
+            self._kept[role] = (key, make())
+        kept: T = self._kept[role][1]
+        return kept
+
+
+def _load_t2i(plan: Plan) -> T2I:
+    return load_t2i(plan.model, vae=plan.config.vae, dtype=plan.dtype, device=str(plan.device))
+
+
+def _load_motion(plan: Plan) -> MotionModule:
+    config = plan.config
+    motion = load(plan.motion, expect=MotionModule, variant=config.variant, motion_norm=config.motion_norm)
+    return motion.to(plan.device, plan.dtype).eval().requires_grad_(False)
+
+
+def _files(plan: Plan, t2i: T2I, adapters: Mapping[str, LoraAdapter]) -> tuple[ModelFile, ...]:
+    config = plan.config
+    root = Path(plan.model)
+    found = [
+        ModelFile(
+            role="model",
+            name=file.relative_to(root).as_posix() if file.is_relative_to(root) and file != root else file.name,
+            path=f"{TOYWORLD}/{file.relative_to(root).as_posix()}" if config.model == TOYWORLD else str(file),
+            sha256=_sha256(file),
+            kind=part,
+        )
+        for file, part in t2i.files.items()
+    ]
+    motion = plan.motion_info
+    found.append(
+        ModelFile(
+            role="motion",
+            name=plan.motion.name,
+            path=config.motion or f"{TOYWORLD}/motion/{plan.motion.name}",
+            sha256=motion.sha256,
+            kind=f"motion_module {motion.variant}",
+        )
+    )
+    for where, adapter, kind in adapters_of(config):
+        path = Path(adapter.path)
+        found.append(
+            ModelFile(
+                role=where,
+                name=path.name,
+                path=adapter.path,
+                sha256=_sha256(path),
+                kind=kind,
+                strength=adapter.strength,
+                applied=len(adapters[where].weights) if where in adapters else None,
+            )
+        )
+    return tuple(found)
+
+
+def _check_expected(plan: Plan, files: tuple[ModelFile, ...]) -> None:
+    changed = [file.key for file in files if plan.expected.get(file.key, file.sha256) != file.sha256]
+    if changed:
+        raise MismatchError(
+            f"{len(changed)} model files are not those that the clip was made with (another sha256): "
+            f"{', '.join(changed)}. Give the old files back, or allow the change to make another clip."
+        )
+
+
+def _stamp(source: str | Path | None) -> Hashable:
+    """Return what changes when the file changes: the name alone for a hub id, whose files are kept by content."""
+    if source is None:
+        return None
+    path = Path(source).expanduser()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
+    return (
+        str(source),
+        *((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()),
+    )
+
+
+def _sha256(path: Path) -> str:
+    file = path.expanduser()
+    return _hashed(file, file.stat().st_size, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _hashed(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001  # the key of the cache
+    return sha256(path)
