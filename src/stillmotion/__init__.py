@@ -16,7 +16,13 @@ from stillmotion.version import __version__ as __version__
 if TYPE_CHECKING:
     from stillmotion.animate import AnimateConfig as AnimateConfig
     from stillmotion.animate import Clip as Clip
+    from stillmotion.animate import Decoding as Decoding
+    from stillmotion.animate import Event as Event
+    from stillmotion.animate import Finished as Finished
+    from stillmotion.animate import Loaded as Loaded
     from stillmotion.animate import Session as Session
+    from stillmotion.animate import Started as Started
+    from stillmotion.animate import StepDone as StepDone
     from stillmotion.animate import animate as animate
     from stillmotion.animate import animation as animation
     from stillmotion.animate import replay as replay

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from stillmotion.config import AdapterFile, Config, Limits
 from stillmotion.data import ClipFormat
 from stillmotion.motion import VARIANTS
-from stillmotion.sampling import SAMPLERS
+from stillmotion.sampling import SamplerName
 
 TOYWORLD = "toyworld"
 """The model name that means the tiny weights inside the package."""
@@ -64,7 +64,7 @@ class AnimateConfig(Config):
     guidance_scale: Annotated[float | None, Limits(minimum=0, maximum=100)] = None
     """How strongly the prompt is followed; 1 is no guidance; 7.5 by default, 5 for the toyworld."""
 
-    sampler: Annotated[str, Limits(choices=tuple(SAMPLERS))] = "ddim"
+    sampler: SamplerName = "ddim"
     """How the noise is taken away, step by step."""
 
     seed: Annotated[int | None, Limits(as_text=True)] = None

@@ -23,7 +23,7 @@ from stillmotion.sampling.denoiser import Denoiser
 from stillmotion.sampling.schedule import Diffusion
 from stillmotion.seeding import generator
 from stillmotion.shapes import fold_frames, unfold_frames
-from stillmotion.toyworld import models
+from stillmotion.toyworld import models, write_manifest
 from stillmotion.toyworld.choreography import CLIP_FRAMES
 from stillmotion.toyworld.judge import Judge, JudgeObjective
 from stillmotion.toyworld.language import MOTIONS, Scene, draw_scene, shorten
@@ -330,6 +330,26 @@ def stages(config: RecipeConfig) -> dict[str, tuple[Path, Callable[[RecipeConfig
         "judge": (weights / "judge" / "model.safetensors", train_judge),
         "motion": (weights / "motion" / "v3_toyworld_mm.safetensors", train_motion),
     }
+
+
+def finish(config: RecipeConfig) -> Path:
+    """Write what makes a diffusers pipeline of the parts, and the manifest; return the folder of the weights."""
+    weights = Path(config.folder) / "weights"
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (weights / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_manifest(weights)
+    return weights
 
 
 def cook(config: RecipeConfig, *, only: str | None = None) -> Iterator[StageStep]:

@@ -23,8 +23,9 @@ class Screen:
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain or "NO_COLOR" in os.environ or not sys.stderr.isatty()
         # A pipe has no width: nothing is wrapped or cut there.
-        self._out = Console(file=sys.stdout, highlight=False, no_color=self.plain, soft_wrap=not sys.stdout.isatty())
-        self._err = Console(file=sys.stderr, highlight=False, no_color=self.plain, soft_wrap=True)
+        shown = {"highlight": False, "force_terminal": False if self.plain else None}
+        self._out = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), **shown)
+        self._err = Console(file=sys.stderr, soft_wrap=True, **shown)
 
     def result(self, text: str) -> None:
         """Print what was asked for, on standard output."""

@@ -9,22 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, final, get_args
+from typing import Any, final
 
 import av
 import numpy as np
 from jaxtyping import UInt8
 
 from stillmotion.data.encoders import ContainerEncoder, Encoder, FolderEncoder, GifEncoder
+from stillmotion.data.formats import FORMATS, ClipFormat
 from stillmotion.errors import ConfigError, FileError, MismatchError
-
-ClipFormat = Literal["mp4", "webm", "gif", "webp", "png"]
-"""What a clip is written as; `png` is a folder of numbered frames."""
 
 Rate = int | float
 """Frames per second."""
-
-FORMATS: tuple[ClipFormat, ...] = get_args(ClipFormat)
 
 
 @dataclass(frozen=True, kw_only=True)

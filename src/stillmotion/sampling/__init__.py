@@ -1,8 +1,16 @@
 """Sampling: the denoiser, the noise schedule, samplers by name, the loop over them."""
 
-from stillmotion.sampling.denoiser import Denoiser as Denoiser
-from stillmotion.sampling.loop import Step as Step
-from stillmotion.sampling.loop import sample as sample
-from stillmotion.sampling.samplers import SAMPLERS as SAMPLERS
-from stillmotion.sampling.samplers import make_sampler as make_sampler
-from stillmotion.sampling.schedule import Diffusion as Diffusion
+from typing import TYPE_CHECKING
+
+from stillmotion.lazy import lazily
+
+if TYPE_CHECKING:
+    from stillmotion.sampling.denoiser import Denoiser as Denoiser
+    from stillmotion.sampling.loop import Step as Step
+    from stillmotion.sampling.loop import sample as sample
+    from stillmotion.sampling.names import SamplerName as SamplerName
+    from stillmotion.sampling.samplers import SAMPLERS as SAMPLERS
+    from stillmotion.sampling.samplers import make_sampler as make_sampler
+    from stillmotion.sampling.schedule import Diffusion as Diffusion
+
+NAMES = lazily(__name__)

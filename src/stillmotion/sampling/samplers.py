@@ -18,9 +18,10 @@ from diffusers import (
 )
 
 from stillmotion.errors import ConfigError
+from stillmotion.sampling.names import SamplerName
 
 # What each adds to the noise schedule. "ddim" is the reference's: leading steps, ᾱ of the first step for the last.
-SAMPLERS: Mapping[str, tuple[type[SchedulerMixin], dict[str, Any]]] = MappingProxyType(
+SAMPLERS: Mapping[SamplerName, tuple[type[SchedulerMixin], dict[str, Any]]] = MappingProxyType(
     {
         "ddim": (DDIMScheduler, {"timestep_spacing": "leading", "set_alpha_to_one": True}),
         "ddim_trailing": (DDIMScheduler, {"timestep_spacing": "trailing", "set_alpha_to_one": True}),

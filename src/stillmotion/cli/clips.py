@@ -1,0 +1,155 @@
+"""`animate` and `replay`: clips from prompts, and again from their record."""
+
+import argparse
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import stillmotion as sm
+from stillmotion.cli.parsing import Parser, add_config_flags, config_from
+from stillmotion.cli.screen import ProgressView, Screen
+from stillmotion.cli.verb import Verb
+
+OUTPUT_DIR = Path("outputs")
+
+GROUPS = {
+    "what is seen": ["negative_prompt", "num_frames", "width", "height", "fps", "seed", "num_clips"],
+    "models": ["model", "vae", "loras", "motion", "variant", "motion_norm", "motion_loras", "domain_adapter"],
+    "sampling": ["num_inference_steps", "guidance_scale", "sampler"],
+    "output": ["output_dir", "formats"],
+    "machine": ["device", "dtype", "decode_chunk"],
+}
+SHORTS = {
+    "num_frames": "-L",
+    "width": "-W",
+    "height": "-H",
+    "num_inference_steps": "-s",
+    "negative_prompt": "-n",
+    "model": "-m",
+    "output_dir": "-o",
+}
+
+
+class ClipView:
+    """Shows the events of a job, and remembers which clips are finished."""
+
+    def __init__(self, screen: Screen, progress: ProgressView) -> None:
+        self._screen, self._progress = screen, progress
+        self.finished: list[sm.Clip] = []
+
+    def __call__(self, event: "sm.Event") -> None:
+        if isinstance(event, sm.Started):
+            name = "" if event.device_name == event.device else f" ({event.device_name})"
+            self._screen.note(f"{event.device}{name}, {event.dtype}, seed {event.config.seed}")
+            self._tell(event.notes)
+            self._progress.show("loading models", 0, None)
+        elif isinstance(event, sm.Loaded):
+            config = event.config
+            self._tell(event.notes)
+            self._screen.note(f"{config.num_frames} frames of {config.width}x{config.height}, {config.sampler}")
+        elif isinstance(event, sm.StepDone):
+            self._progress.show(f"denoising{_which(event)}", event.step, event.total)
+        elif isinstance(event, sm.Decoding):
+            self._progress.show(f"decoding{_which(event)}", event.frames, event.total)
+        else:
+            self.finished.append(event.clip)
+            for output in event.clip.outputs:
+                self._screen.result(str(output.path))
+
+    def _tell(self, notes: tuple[str, ...]) -> None:
+        for note in notes:
+            self._screen.note(note)
+
+
+def _which(event: "sm.StepDone | sm.Decoding") -> str:
+    return f" clip {event.clip + 1}/{event.num_clips}" if event.num_clips > 1 else ""
+
+
+@contextmanager
+def ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether Ctrl-C was pressed; a second press interrupts at once."""
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # what `signal` calls
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _animate_arguments(parser: Parser) -> None:
+    add_config_flags(parser, sm.AnimateConfig, groups=GROUPS, shorts=SHORTS, positional=["prompt"])
+
+
+def _animate(arguments: argparse.Namespace, screen: Screen) -> int:
+    config = config_from(sm.AnimateConfig, arguments)
+    if config.output_dir is None:
+        config = config.replace(output_dir=OUTPUT_DIR)
+    with screen.progress() as progress, ctrl_c() as pressed:
+        view = ClipView(screen, progress)
+        try:
+            for event in sm.animation(config, cancel=pressed, keep_frames=False):
+                view(event)
+        except (sm.Cancelled, KeyboardInterrupt) as stop:
+            kept = f" {len(view.finished)} finished clips are kept." if view.finished else ""
+            raise sm.Cancelled(f"{stop or 'Interrupted.'}{kept}") from stop
+    return 0
+
+
+def _replay_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "source", metavar="RUN", help="A run.json, the folder that holds it, or a clip with its record inside."
+    )
+    parser.add_argument(
+        "-o", "--output-dir", metavar="PATH", type=Path, default=OUTPUT_DIR, help="Where a folder is made. [outputs]"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="Change one field of the job: another prompt with the same noise, another device.",
+    )
+    parser.add_argument(
+        "--allow-changed-models", action="store_true", help="Go on where a model file is not the one of the record."
+    )
+
+
+def _replay(arguments: argparse.Namespace, screen: Screen) -> int:
+    with screen.progress() as progress, ctrl_c() as pressed:
+        sm.replay(
+            arguments.source,
+            output_dir=arguments.output_dir,
+            overrides=arguments.set,
+            allow_changed_models=arguments.allow_changed_models,
+            progress=ClipView(screen, progress),
+            cancel=pressed,
+        )
+    return 0
+
+
+VERBS = {
+    "animate": Verb(
+        description="Make a clip from a prompt. Without --model the tiny models inside the package draw the toyworld; "
+        "with one, give a motion module too. A folder for the run is made under outputs.",
+        add_arguments=_animate_arguments,
+        run=_animate,
+    ),
+    "replay": Verb(
+        description="Make a clip again from the record of its run. On the machine that made it every frame is the same "
+        "to the bit.",
+        add_arguments=_replay_arguments,
+        run=_replay,
+    ),
+}

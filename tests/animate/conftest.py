@@ -1,0 +1,133 @@
+"""A tiny Stable Diffusion folder and tiny motion files with random weights: real parts, made in a second."""
+
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from stillmotion.animate import AnimateConfig
+from stillmotion.motion import MotionModule
+
+WIDTHS = (32, 32, 32, 32)
+TEXT_WIDTH = 32
+SIDE = 64
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of a model for 64x64 pixels."""
+    folder = tmp_path_factory.mktemp("tiny-model")
+    torch.manual_seed(0)
+    vae_blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, sample_size=SIDE, **vae_blocks)
+    unet = UNet2DConditionModel(
+        sample_size=SIDE // 8,
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    sizes = {"hidden_size": TEXT_WIDTH, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vae.save_pretrained(folder / "vae")
+    unet.save_pretrained(folder / "unet")
+    _tokenizer(folder / "tokenizer")
+    encoder = CLIPTextModel(CLIPTextConfig(vocab_size=128, max_position_embeddings=20, **sizes))
+    encoder.save_pretrained(folder / "text_encoder")
+    DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def motion_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a motion module of a variant with random weights, and return the file."""
+
+    def write(variant: str = "v3", widths: tuple[int, ...] = WIDTHS) -> Path:
+        path = tmp_path_factory.mktemp("motion") / f"{variant}_mm.safetensors"
+        module = MotionModule.from_variant(variant, block_out_channels=widths, layers_per_block=1)
+        generator = torch.Generator().manual_seed(1)
+        state = {
+            name: value if name.endswith(".pe") else 0.2 * torch.randn(value.shape, generator=generator)
+            for name, value in module.state_dict().items()
+        }
+        save_file(state, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def motion_lora_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a MotionLoRA under the reference's names for a module of a variant, and return the file."""
+
+    def write(variant: str = "v3") -> Path:
+        path = tmp_path_factory.mktemp("lora") / f"{variant}_zoom.safetensors"
+        module = MotionModule.from_variant(variant, block_out_channels=WIDTHS, layers_per_block=1)
+        tensors = {}
+        for site in module.sites():
+            for attention, layer in product(range(2), ("to_q", "to_out")):
+                name = (
+                    f"{site}.temporal_transformer.transformer_blocks.0.attention_blocks.{attention}.processor.{layer}"
+                )
+                tensors |= _low_rank(f"{name}_lora", WIDTHS[0])
+        save_file(tensors, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def domain_adapter_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A domain adapter under the reference's names."""
+    path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
+    tensors = {}
+    for block, layer in product(range(3), ("to_q", "to_v")):
+        name = f"down_blocks.{block}.attentions.0.transformer_blocks.0.attn1.processor.{layer}_lora"
+        tensors |= _low_rank(name, WIDTHS[0])
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture
+def job(tiny_model: Path, motion_file: Callable[..., Path]) -> Callable[..., AnimateConfig]:
+    """A small job on the tiny model: 4 frames, 2 steps; keywords change it."""
+    motion = _once(motion_file)
+
+    def make(**changes: Any) -> AnimateConfig:
+        settings = {"model": tiny_model, "motion": motion, "num_frames": 4, "num_inference_steps": 2, "seed": 7}
+        return AnimateConfig(prompt="a red ball, rolling right", **{**settings, "device": "cpu", **changes})
+
+    return make
+
+
+def _low_rank(name: str, width: int, rank: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(len(name))
+    down, up = (torch.randn(shape, generator=generator) for shape in ((rank, width), (width, rank)))
+    return {f"{name}.down.weight": down, f"{name}.up.weight": up}
+
+
+_motion: list[Path] = []
+
+
+def _once(write: Callable[..., Path]) -> Path:
+    if not _motion:
+        _motion.append(write())
+    return _motion[0]
+
+
+def _tokenizer(folder: Path) -> None:
+    """Write a CLIP tokenizer that knows letters only."""
+    letters = "abcdefghijklmnopqrstuvwxyz,."
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)

@@ -1,0 +1,47 @@
+"""Run folders: names that any file system takes, whole or not there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stillmotion.animate.run_folder import RunFolder, slug
+from stillmotion.errors import FileError
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red ball, rolling right", "a-red-ball-rolling-right"),
+        ("  ../../etc/passwd\0 ", "etc-passwd"),
+        ("!!!", "clip"),
+        ("ein Fuchs läuft", "ein-fuchs-läuft"),
+        ("赤いボール", "赤いボール"),
+        ("word " * 40, "word-word-word-word-word-word-word-word-word"),
+        ("x" * 300, "x" * 48),
+    ],
+)
+def test_slugs(prompt: str, expected: str) -> None:
+    assert slug(prompt) == expected
+    assert len(slug("赤" * 300).encode()) <= 120
+
+
+def test_it_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a" / "outputs", "a ball", 2**300)
+    folder.path("clip.gif").write_bytes(b"x")
+    assert [entry.name[0] for entry in (tmp_path / "a" / "outputs").iterdir()] == ["."]
+    made = folder.finish({"seed": "7"})
+    assert sorted(entry.name for entry in made.iterdir()) == ["clip.gif", "run.json"]
+    assert re.match(r"\d{8}-\d{6}-a-ball-\d{24}$", made.name)
+    given_up = RunFolder(tmp_path / "b", "a ball", 7)
+    given_up.abandon()
+    assert not (tmp_path / "b").exists()
+    kept = RunFolder(tmp_path / "a" / "outputs", "a ball", 7)
+    kept.abandon()
+    assert list((tmp_path / "a" / "outputs").iterdir()) == [made]
+
+
+def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileError, match=r"output_dir: .* cannot be made"):
+        RunFolder(tmp_path / "file" / "outputs", "a ball", 7)
