@@ -32,10 +32,9 @@ class LazyPackage(ModuleType):
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the module `motion.plug` makes it an attribute of its package; `motion.plug` stays the function.
-        if isinstance(value, ModuleType) and name in self.__dict__.get("_homes", {}):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
+        # Importing the module `motion/plug.py` makes it an attribute of its package; `motion.plug` stays the function.
+        if not (isinstance(value, ModuleType) and name in self.__dict__.get("_homes", {})):
+            super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.__dict__.get("_homes", {})})

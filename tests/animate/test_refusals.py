@@ -3,6 +3,7 @@
 import io
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any, **__: Any) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr("stillmotion.animate.session.load_t2i", forbidden)
-    monkeypatch.setattr("stillmotion.animate.session.load", forbidden)
+    session = import_module("stillmotion.animate.session")
+    monkeypatch.setattr(session, "load_t2i", forbidden)
+    monkeypatch.setattr(session, "load", forbidden)
 
 
 def refused(config: AnimateConfig, kind: type[StillmotionError], message: str, tmp_path: Path) -> None:

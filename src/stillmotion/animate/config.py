@@ -80,7 +80,7 @@ class AnimateConfig(Config):
     """What the clip is written as; png is a folder of frames."""
 
     output_dir: Path | None = None
-    """Where a folder for the run is made; without it the clip stays in memory."""
+    """Where a folder for the run is made, outputs on the command line; without it the clip stays in memory."""
 
     decode_chunk: Annotated[int | None, Limits(minimum=1)] = None
     """How many frames the VAE decodes at once; by default as many as make one 512x512 picture."""

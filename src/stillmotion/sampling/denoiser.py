@@ -10,7 +10,7 @@ from stillmotion.sampling.schedule import Diffusion
 from stillmotion.shapes import fold_frames, repeat_per_frame, unfold_frames
 
 Latents = Float[Tensor, "batch channels frames height width"]
-Text = Float[Tensor, "batch tokens width"]
+Text = Float[Tensor, "batch tokens features"]
 
 
 class Denoiser:

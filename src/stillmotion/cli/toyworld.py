@@ -1,0 +1,78 @@
+"""`toyworld draw`, `train` and `score`: the little world that ships with Stillmotion."""
+
+import argparse
+from pathlib import Path
+
+from stillmotion.cli.parsing import Parser
+from stillmotion.cli.screen import Screen
+from stillmotion.cli.verb import Verb
+from stillmotion.config import from_dict, read_yaml, with_overrides
+
+
+def _draw_arguments(parser: Parser) -> None:
+    parser.add_argument("caption", help='What to draw, as the toyworld says it: "a red ball rolling right".')
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="Draws what the caption leaves open. [0]")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("drawn.gif"), metavar="PATH", help="The clip to write. [drawn.gif]"
+    )
+
+
+def _draw(arguments: argparse.Namespace, screen: Screen) -> int:
+    from stillmotion.data import write_clip
+    from stillmotion.toyworld.language import parse
+    from stillmotion.toyworld.world import draw_clips
+
+    drawn = draw_clips([parse(arguments.caption)], seed=arguments.seed, indices=[0])
+    frames = ((drawn.pixels[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).contiguous().numpy()
+    screen.result(str(write_clip(frames, arguments.output, 8).path))
+    return 0
+
+
+def _train_arguments(parser: Parser) -> None:
+    parser.add_argument("--folder", metavar="PATH", help="Where checkpoints, caches and weights go. [runs/toyworld]")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda. [cpu]")
+    parser.add_argument("--only", metavar="STAGE", help="Train this stage alone.")
+    parser.add_argument("-c", "--config", metavar="FILE.yaml", help="Read the recipe's fields from a YAML file.")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="Change one field: --set vae.num_steps=100."
+    )
+
+
+def _train(arguments: argparse.Namespace, screen: Screen) -> int:
+    from stillmotion.claims.recipe import RecipeConfig, cook, finish, stages
+    from stillmotion.config import to_dict
+    from stillmotion.errors import ConfigError
+
+    flags = {name: value for name in ("folder", "device") if (value := getattr(arguments, name)) is not None}
+    written = read_yaml(arguments.config) if arguments.config else {}
+    # Nested fields keep the recipe's own values where only some are given.
+    whole = with_overrides({**to_dict(RecipeConfig()), **written}, arguments.set)
+    config = from_dict(RecipeConfig, {**whole, **flags})
+    known = stages(config)
+    if arguments.only not in (None, *known):
+        raise ConfigError(f"--only: expected one of {', '.join(known)}, got {arguments.only!r}")
+    with screen.progress() as progress:
+        for step in cook(config, only=arguments.only):
+            progress.show(step.stage, step.done.step, step.done.num_steps, f"loss {step.done.loss:.4f}")
+    missing = [name for name, (mark, _) in known.items() if not mark.exists()]
+    if missing:
+        screen.note(f"Still to train: {', '.join(missing)}.")
+    else:
+        screen.result(str(finish(config)))
+    return 0
+
+
+VERBS = {
+    "toyworld draw": Verb(
+        description="Draw the toyworld's own clip of a caption: what the tiny models were trained to make, and what they "
+        "are measured against.",
+        add_arguments=_draw_arguments,
+        run=_draw,
+    ),
+    "toyworld train": Verb(
+        description="Train the toyworld's models anew: VAE, CLIP pair, base model, judge, motion module. Each stage goes "
+        "on from its newest checkpoint, so it can be stopped and started again at any moment.",
+        add_arguments=_train_arguments,
+        run=_train,
+    ),
+}
