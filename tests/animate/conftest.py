@@ -102,8 +102,9 @@ def job(tiny_model: Path, motion_file: Callable[..., Path]) -> Callable[..., Ani
     motion = _once(motion_file)
 
     def make(**changes: Any) -> AnimateConfig:
-        settings = {"model": tiny_model, "motion": motion, "num_frames": 4, "num_inference_steps": 2, "seed": 7}
-        return AnimateConfig(prompt="a red ball, rolling right", **{**settings, "device": "cpu", **changes})
+        models = {"model": tiny_model, "motion": motion, "device": "cpu"}
+        settings = {"prompt": "a red ball, rolling right", "num_frames": 4, "num_inference_steps": 2, "seed": 7}
+        return AnimateConfig(**{**models, **settings, **changes})
 
     return make
 

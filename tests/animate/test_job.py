@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import stillmotion as sm
 from stillmotion.animate import (
@@ -23,7 +25,8 @@ from stillmotion.animate import (
     animation,
 )
 from stillmotion.data import probe, read_clip, read_metadata
-from stillmotion.errors import Cancelled, ConfigError
+from stillmotion.errors import Cancelled, ConfigError, StillmotionError
+from stillmotion.t2i import T2I
 
 Job = Callable[..., AnimateConfig]
 
@@ -208,3 +211,30 @@ def test_adapters_act_by_their_strength(
     clip = sm.animate(job(motion_loras=(f"{zoom}:0.5",)), session=session)
     (file,) = [file for file in clip.run["models"] if file["role"] == "motion_loras.0"]
     assert (file["strength"], file["applied"]) == (0.5, 2 * 2 * 12)
+
+
+def test_half_precision_makes_a_clip_too(job: Job) -> None:
+    half, whole = (sm.animate(job(dtype=dtype)).frames.astype(int) for dtype in ("bfloat16", "float32"))
+    assert half.shape == whole.shape and np.abs(half - whole).mean() < 30
+
+
+def test_numbers_that_overflow_are_named(job: Job, motion_file: Callable[..., Path], tmp_path: Path) -> None:
+    tensors = load_file(motion_file("v3"))
+    tensors["down_blocks.0.motion_modules.0.proj_in.bias"][0] = float("nan")
+    save_file(tensors, tmp_path / "nan_mm.safetensors")
+    with pytest.raises(StillmotionError, match=r"Step 1 of 2 gave numbers that are not finite in float32"):
+        sm.animate(job(motion=tmp_path / "nan_mm.safetensors", dtype="float32", output_dir=tmp_path / "outputs"))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_vae_that_overflows_in_half_precision_is_used_in_whole(
+    job: Job, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = T2I.decode
+
+    def overflowing(self: T2I, latents: torch.Tensor) -> torch.Tensor:
+        pixels = decode(self, latents)
+        return pixels if self.vae.dtype is torch.float32 else pixels * float("nan")
+
+    monkeypatch.setattr(T2I, "decode", overflowing)
+    assert sm.animate(job(dtype="bfloat16")).frames.std() > 1

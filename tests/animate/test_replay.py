@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import stillmotion as sm
-from stillmotion.animate import AnimateConfig, Session, replay
+from stillmotion.animate import AnimateConfig, Session, plan_replay, replay
 from stillmotion.data import write_clip
 from stillmotion.errors import ConfigError, FileError, MismatchError
 
@@ -70,6 +70,17 @@ def test_a_record_does_not_say_where_to_write(made: sm.Clip, tmp_path: Path) -> 
     path.write_text(json.dumps(record), encoding="utf-8")
     replay(path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_another_version_of_a_package_is_noted(made: sm.Clip) -> None:
+    assert made.folder is not None
+    path = made.folder / "run.json"
+    assert plan_replay(path).notes == ()
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    (note,) = plan_replay(path).notes
+    assert note.startswith("torch is ") and "was 1.0" in note
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_errors_in_red_only_where_somebody_watches(
 
 def test_the_error_of_usage_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="Unknown flag"):
-        _ = find("inspect"), parse("inspect", ["--nonsense", "x"])
+        parse("inspect", ["--nonsense", "x"])
 
 
 def parse(name: str, words: list[str]) -> object:

@@ -120,7 +120,7 @@ class ClipWork:
         self.config = config.replace(seed=(config.seed or 0) + index, num_clips=1)
         self.num_clips = config.num_clips
 
-    def events(self, texts: Float[Tensor, "2 tokens width"], cancel: Cancel) -> Iterator[Event]:
+    def events(self, texts: Float[Tensor, "2 tokens features"], cancel: Cancel) -> Iterator[Event]:
         """Sample, decode and write the clip; `texts` are the negative prompt's and the prompt's features."""
         latents = yield from self._sample(texts, cancel)
         begun = record.begin(self.config, self.models.files, self.plan.device)
@@ -149,7 +149,7 @@ class ClipWork:
     def _width(self) -> int:
         return self.config.width or self.models.t2i.native_size
 
-    def _sample(self, texts: Float[Tensor, "2 tokens width"], cancel: Cancel) -> Generator[Event, None, Tensor]:
+    def _sample(self, texts: Float[Tensor, "2 tokens features"], cancel: Cancel) -> Generator[Event, None, Tensor]:
         """Yield a `StepDone` per step; return the clean latents, in clip layout."""
         config, t2i, plan = self.config, self.models.t2i, self.plan
         schedule = self.models.motion.variant.noise_schedule.scheduler_kwargs()
@@ -185,7 +185,7 @@ class ClipWork:
         return latents
 
     def _decode(
-        self, latents: Float[Tensor, "1 channels frames height width"]
+        self, latents: Float[Tensor, "1 channels frames rows columns"]
     ) -> UInt8[np.ndarray, "frames height width 3"]:
         """Return the frames; half precision that overflows in the VAE is decoded again in float32."""
         t2i = self.models.t2i

@@ -56,7 +56,7 @@ def begin(config: AnimateConfig, models: Sequence[ModelFile], device: torch.devi
         "config": config.to_dict(),
         "seed": str(config.seed),
         "models": [asdict(file) for file in models],
-        "versions": _versions(),
+        "versions": versions(),
         "device": str(device),
         "device_name": device_name(device),
         "dtype": config.dtype,
@@ -84,7 +84,8 @@ def compact(record: Mapping[str, Any]) -> dict[str, Any]:
     return small
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a clip: Python, the system, the packages."""
     found = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
     for name in _PACKAGES:
         try:

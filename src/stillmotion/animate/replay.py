@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from stillmotion.animate.config import AnimateConfig
 from stillmotion.animate.events import Event, Finished
 from stillmotion.animate.job import Cancel, run
 from stillmotion.animate.plan import Plan, make_plan
-from stillmotion.animate.record import SCHEMA
+from stillmotion.animate.record import SCHEMA, versions
 from stillmotion.animate.session import Session
 from stillmotion.config import with_overrides
 from stillmotion.data import read_metadata
@@ -71,7 +72,8 @@ def plan_replay(
         config = AnimateConfig.from_dict(with_overrides(mapping, overrides)).replace(output_dir=output_dir)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
-    return make_plan(config, expected={} if allow_changed_models else _expected(found))
+    plan = make_plan(config, expected={} if allow_changed_models else _expected(found))
+    return replace(plan, notes=(*plan.notes, *_differences(found)))
 
 
 def read_record(source: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -109,6 +111,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise FileError(f"{path}: expected the record of a run, got a JSON {type(loaded).__name__}.")
     return loaded
+
+
+def _differences(found: Mapping[str, Any]) -> list[str]:
+    """Return a note for each package that is another version than the one that made the clip."""
+    then = found.get("versions")
+    return [
+        f"{name} is {now} here and was {then[name]} when the clip was made; frames may differ"
+        for name, now in versions().items()
+        if isinstance(then, dict) and then.get(name, now) != now
+    ]
 
 
 def _expected(found: Mapping[str, Any]) -> dict[str, str]:

@@ -103,7 +103,7 @@ def _animate(arguments: argparse.Namespace, screen: Screen) -> int:
                 view(event)
         except (sm.Cancelled, KeyboardInterrupt) as stop:
             kept = f" {len(view.finished)} finished clips are kept." if view.finished else ""
-            raise sm.Cancelled(f"{stop or 'Interrupted.'}{kept}") from stop
+            raise sm.Cancelled(f"{stop}{kept}".strip()) from stop
     return 0
 
 

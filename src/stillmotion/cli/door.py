@@ -32,6 +32,7 @@ VERBS = {
     "convert": Entry("stillmotion.cli.files", "Write a motion file in another program's dialect."),
     "toyworld draw": Entry("stillmotion.cli.toyworld", "Draw the toyworld's own clip of a caption: the ground truth."),
     "toyworld train": Entry("stillmotion.cli.toyworld", "Train the toyworld's weights anew."),
+    "toyworld score": Entry("stillmotion.cli.toyworld", "Measure how often clips show what their captions say."),
     "bench step": Entry("stillmotion.cli.bench", "Time a denoising step against diffusers' motion UNet."),
     "bench plug": Entry("stillmotion.cli.bench", "Time plugging in against building diffusers' motion UNet."),
 }
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words, screen)
     except Cancelled as stop:
-        screen.note(f"Stopped. {stop}")
+        screen.note(str(stop) or "Stopped.")
         return 130
     except KeyboardInterrupt:
         screen.note("Stopped.")

@@ -23,13 +23,16 @@ class Screen:
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain or "NO_COLOR" in os.environ or not sys.stderr.isatty()
         # A pipe has no width: nothing is wrapped or cut there.
-        shown = {"highlight": False, "force_terminal": False if self.plain else None}
-        self._out = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), **shown)
-        self._err = Console(file=sys.stderr, soft_wrap=True, **shown)
+        terminal = False if self.plain else None  # None: rich finds out
+        self._out = Console(file=sys.stdout, highlight=False, force_terminal=terminal)
+        self._err = Console(file=sys.stderr, highlight=False, force_terminal=terminal, soft_wrap=True)
 
     def result(self, text: str) -> None:
-        """Print what was asked for, on standard output."""
-        self._out.print(text, markup=False)
+        """Print what was asked for, on standard output, exactly."""
+        if sys.stdout.isatty() and not self.plain:
+            self._err.print(text, markup=False)  # the same terminal; above a bar that is moving there
+        else:
+            print(text, flush=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table on standard output; tabs part the columns where nobody watches."""
@@ -100,7 +103,7 @@ class ProgressView:
 
 def _bars(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(True))
-    return Progress(*columns, console=console, transient=False)
+    return Progress(*columns, console=console, redirect_stdout=False)
 
 
 def _counted(done: int, total: int | None, seconds: float) -> str:

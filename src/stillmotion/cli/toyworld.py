@@ -62,6 +62,36 @@ def _train(arguments: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
+def _score_arguments(parser: Parser) -> None:
+    parser.add_argument("--count", type=int, default=40, metavar="N", help="How many captions are drawn. [40]")
+    parser.add_argument("--seed", type=int, default=7, metavar="N", help="What draws them, and their clips' noise. [7]")
+    parser.add_argument("--truth", action="store_true", help="Judge drawn clips instead: what the judge itself gets right.")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="Write each clip's contact sheet here, to look at.")
+
+
+def _score(arguments: argparse.Namespace, screen: Screen) -> int:
+    from stillmotion.claims.score import WANTED, WANTED_PER_WORD, score, score_truth, summarise
+    from stillmotion.data import contact_sheet
+
+    scored = []
+    with screen.progress() as progress:
+        for one in (score_truth if arguments.truth else score)(count=arguments.count, seed=arguments.seed):
+            scored.append(one)
+            progress.show("scoring", len(scored), arguments.count)
+            if arguments.sheets:
+                right = "right" if one.verdict.motion else "wrong"
+                name = f"{len(scored):03}-{right}-{one.caption.replace(' ', '-')}.png"
+                contact_sheet(one.frames, arguments.sheets / name)
+    summary = summarise(scored)
+    rows = [[name, f"{share:.1%}", f"{WANTED[name]:.0%}"] for name, share in summary.right.items()]
+    rows += [
+        [word, f"{good} of {asked}", f"{WANTED_PER_WORD:.0%}"] for word, (good, asked) in summary.by_motion.items()
+    ]
+    screen.table(["what is right", "of the clips", "wanted"], rows)
+    screen.note(f"{summary.count} clips: {'as wanted' if summary.passed else 'less than wanted'}")
+    return 0 if summary.passed else 1
+
+
 VERBS = {
     "toyworld draw": Verb(
         description="Draw the toyworld's own clip of a caption: what the tiny models were trained to make, and what they "
@@ -74,5 +104,11 @@ VERBS = {
         "on from its newest checkpoint, so it can be stopped and started again at any moment.",
         add_arguments=_train_arguments,
         run=_train,
+    ),
+    "toyworld score": Verb(
+        description="Animate captions drawn at random, let the toyworld's judge read the clips back, and say how often "
+        "colour, place, shape, motion and identity are right. Exit code 1 if less than wanted.",
+        add_arguments=_score_arguments,
+        run=_score,
     ),
 }

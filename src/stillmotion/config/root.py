@@ -42,12 +42,12 @@ class Config:
         """Refuse by `ConfigError` what only several fields together make wrong; each field is already right."""
 
     @classmethod
-    def from_dict(cls: type[C], mapping: Mapping[str, Any]) -> C:  # noqa: PYI019
+    def from_dict(cls: type[C], mapping: Mapping[str, Any]) -> C:
         """Return the config of a mapping; see `from_dict`."""
         return from_dict(cls, mapping)
 
     @classmethod
-    def from_yaml(cls: type[C], path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> C:  # noqa: PYI019
+    def from_yaml(cls: type[C], path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> C:
         """Return the config of a YAML file, changed by `key=value` overrides; see `from_yaml`."""
         return from_yaml(cls, path, overrides)
 
@@ -59,7 +59,7 @@ class Config:
         """Return the config as YAML text; see `to_yaml`."""
         return to_yaml(self, sentences=sentences)
 
-    def replace(self: C, **changes: Any) -> C:  # noqa: PYI019
+    def replace(self: C, **changes: Any) -> C:
         """Return a copy with some fields changed and everything checked again."""
         return replace(self, **changes)
 

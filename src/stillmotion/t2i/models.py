@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 Pixels = Float[Tensor, "images 3 height width"]
-Latents = Float[Tensor, "images channels height width"]
+Latents = Float[Tensor, "images channels rows columns"]
 
 
 @dataclass
@@ -59,7 +59,7 @@ class T2I:
         return self
 
     @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens width"]:
+    def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens features"]:
         """Return the text features of each prompt; what is over the encoder's length is cut."""
         length = self.text_encoder.config.max_position_embeddings
         tokens = self.tokenizer(
