@@ -109,7 +109,9 @@ def test_every_config_field_has_its_sentence() -> None:
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
     home = re.compile(r"(?<![\w.])/(?:root|home|Users|work)/\w")
-    found = [name_of(path) for path in TEXTS if path != Path(__file__) and home.search(path.read_text(encoding="utf-8"))]
+    found = [
+        name_of(path) for path in TEXTS if path != Path(__file__) and home.search(path.read_text(encoding="utf-8"))
+    ]
     assert found == []
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from stillmotion.errors import MismatchError
 
 
-def fold_frames(clips: Shaped[Tensor, "batch channels frames height width"]) -> Shaped[Tensor, "images channels height width"]:
+def fold_frames(
+    clips: Shaped[Tensor, "batch channels frames height width"],
+) -> Shaped[Tensor, "images channels height width"]:
     """Return the clips as images, the frames of a clip adjacent."""
     return rearrange(clips, "b c f h w -> (b f) c h w")
 

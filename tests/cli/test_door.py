@@ -47,7 +47,10 @@ def test_group_lists_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect"], "The following arguments are required: FILE."),
         (["inspect", "a.ckpt", "--jsn"], "Unknown flag --jsn; the nearest flag is --json."),
         (["convert", "a.ckpt", "--to", "difusers"], "Argument --to: invalid choice: 'difusers'"),
-        (["convert", "a.ckpt", "b.ckpt", "--to", "diffusers"], "Unexpected 'b.ckpt'; a text of several words stands in"),
+        (
+            ["convert", "a.ckpt", "b.ckpt", "--to", "diffusers"],
+            "Unexpected 'b.ckpt'; a text of several words stands in",
+        ),
     ],
 )
 def test_mistakes_are_named_with_the_nearest(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

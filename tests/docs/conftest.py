@@ -17,9 +17,7 @@ def files_of_the_docs(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     made = {}
     for name, variant in (("v3_sd15_mm.ckpt", "v3"), ("mm_sd_v15_v2.ckpt", "v2")):
-        made[variant] = MotionModule.from_variant(
-            variant, block_out_channels=(64, 128, 128, 128), layers_per_block=1
-        )
+        made[variant] = MotionModule.from_variant(variant, block_out_channels=(64, 128, 128, 128), layers_per_block=1)
         save(made[variant], tmp_path / name, dialect="original")
     layers = {path: layer for path, layer in made["v2"].named_modules() if path.endswith(("to_q", "to_k", "to_v"))}
     weights = {

@@ -89,7 +89,9 @@ def test_yaml_is_a_config(snippet: Snippet, tmp_path: Path) -> None:
     AnimateConfig.from_yaml(path)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(s.language == "python" for s in snippets(page))], ids=str)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(s.language == "python" for s in snippets(page))], ids=str
+)
 def test_python_runs(page: Path, files_of_the_docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The snippets of a page run one after the other, as a reader would paste them."""
     monkeypatch.chdir(files_of_the_docs)

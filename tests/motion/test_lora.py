@@ -37,7 +37,9 @@ def test_motion_lora_is_the_merged_sum(
     unet: UNet2DConditionModel, make_motion: Maker, inputs: Inputs, ends: tuple[str, ...]
 ) -> None:
     with plug(unet, make_motion("v2"), 4) as plugged, torch.no_grad():
-        paths = tuple(f"motion_modules.0.transformer_blocks.0.{part}.{end}" for part in ("attn1", "attn2") for end in ends)
+        paths = tuple(
+            f"motion_modules.0.transformer_blocks.0.{part}.{end}" for part in ("attn1", "attn2") for end in ends
+        )
         paths = ends if "ff.net.2" in ends else paths
         first, second = (lora_for(unet, MotionLora, paths, rank) for rank in (3, 2))
         plugged.add(first, strength=0.7)

@@ -17,7 +17,7 @@ Inputs = dict[str, torch.Tensor]
 
 def hooks(module: torch.nn.Module) -> int:
     """Return how many forward hooks a model has."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())  # noqa: SLF001
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
 
 
 @pytest.mark.parametrize("variant", ["v1", "v2", "v3"])
@@ -128,9 +128,7 @@ def test_without_the_shape_checks(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_frames_can_be_changed_between_forwards(
-    unet: UNet2DConditionModel, make_motion: Maker, inputs: Inputs
-) -> None:
+def test_frames_can_be_changed_between_forwards(unet: UNet2DConditionModel, make_motion: Maker, inputs: Inputs) -> None:
     with plug(unet, make_motion(), 4) as plugged:
         four = unet(**inputs).sample
         plugged.num_frames = 8

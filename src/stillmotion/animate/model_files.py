@@ -87,8 +87,8 @@ def check_fit(config: AnimateConfig, model: str, files: Mapping[str, FileInfo]) 
     widths, family = _unet_widths(model), files["model"].variant if "model" in files else None
     if widths and motion.widths and widths != motion.widths:
         raise MismatchError(
-            f"motion: {motion.path} is a {variant.name} module ({variant.family}) for a UNet of widths {motion.widths}, "
-            f"but {model} has {widths}; use a motion module made for this kind of model."
+            f"motion: {motion.path} is a {variant.name} module ({variant.family}) for a UNet of widths "
+            f"{motion.widths}, but {model} has {widths}; use a motion module made for this kind of model."
         )
     if family is not None and family != variant.family:
         raise MismatchError(

@@ -59,8 +59,10 @@ class Outputs:
         if self._kept is not None:
             self._kept.append(frames)
         for frame in frames:
-            for taker in (*self._writers, *([self._sheet] if self._sheet else [])):
-                taker.add(frame)
+            for writer in self._writers:
+                writer.add(frame)
+            if self._sheet is not None:
+                self._sheet.add(frame)
 
     def close_clips(self) -> tuple[WrittenClip, ...]:
         """Finish the clip files and the sheet; return what was written, still under the hidden folder."""

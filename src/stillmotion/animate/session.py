@@ -1,13 +1,14 @@
 """Models that stay loaded between jobs."""
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
-from stillmotion.animate.plan import Plan, adapters_of
+from stillmotion.animate.model_files import adapters_of
+from stillmotion.animate.plan import Plan
 from stillmotion.animate.record import ModelFile
 from stillmotion.checkpoints import load
 from stillmotion.checkpoints.files import sha256
@@ -62,11 +63,9 @@ class Session:
             (*place, _stamp(plan.motion), config.variant, config.motion_norm),
             lambda: _load_motion(plan),
         )
-        wanted = [
-            (where, adapter) for where, adapter, kind in adapters_of(config) if kind != "lora" and adapter.strength
-        ]
-        adapters = {where: self._adapter(where, adapter.path) for where, adapter in wanted}
-        used = tuple((adapters[where], adapter.strength) for where, adapter in wanted)
+        wanted = [(role, adapter) for role, adapter in adapters_of(config) if _is_plugged(role) and adapter.strength]
+        adapters = {role: self._adapter(role, adapter.path) for role, adapter in wanted}
+        used = tuple((adapters[role], adapter.strength) for role, adapter in wanted)
         models = Models(t2i=t2i, motion=motion, adapters=used, files=_files(plan, t2i, adapters))
         _check_expected(plan, models.files)
         return models
@@ -75,9 +74,9 @@ class Session:
         """Let go of every model."""
         self._kept.clear()
 
-    def _adapter(self, where: str, path: str) -> LoraAdapter:
-        kind = DomainAdapter if where == "domain_adapter" else MotionLora
-        return self._reuse(where, _stamp(path), lambda: load(path, expect=kind))
+    def _adapter(self, role: str, path: str) -> LoraAdapter:
+        kind = DomainAdapter if role == "domain_adapter" else MotionLora
+        return self._reuse(role, _stamp(path), lambda: load(path, expect=kind))
 
     def _reuse(self, role: str, key: Hashable, make: Callable[[], T]) -> T:
         if role not in self._kept or self._kept[role][0] != key:
@@ -97,43 +96,39 @@ def _load_motion(plan: Plan) -> MotionModule:
     return motion.to(plan.device, plan.dtype).eval().requires_grad_(False)
 
 
+def _is_plugged(role: str) -> bool:
+    """Return whether an adapter is added to the plugged model; a LoRA of the image model is loaded with that."""
+    return not role.startswith("loras.")
+
+
 def _files(plan: Plan, t2i: T2I, adapters: Mapping[str, LoraAdapter]) -> tuple[ModelFile, ...]:
     config = plan.config
-    root = Path(plan.model)
-    found = [
+    given = {"motion": config.motion or f"{TOYWORLD}/motion/{plan.motion.name}"}
+    given |= {role: adapter.path for role, adapter in adapters_of(config)}
+    given |= {"vae": config.vae} if config.vae is not None else {}
+    strengths = {role: adapter.strength for role, adapter in adapters_of(config)}
+    others = [
         ModelFile(
-            role="model",
-            name=file.relative_to(root).as_posix() if file.is_relative_to(root) and file != root else file.name,
-            path=f"{TOYWORLD}/{file.relative_to(root).as_posix()}" if config.model == TOYWORLD else str(file),
-            sha256=_sha256(file),
-            kind=part,
+            role=role,
+            name=Path(path).name,
+            path=path,
+            sha256=plan.files[role].sha256 or "",
+            kind=str(plan.files[role]),
+            strength=strengths.get(role),
+            applied=len(adapters[role].weights) if role in adapters else None,
         )
-        for file, part in t2i.files.items()
+        for role, path in given.items()
     ]
-    motion = plan.motion_info
-    found.append(
-        ModelFile(
-            role="motion",
-            name=plan.motion.name,
-            path=config.motion or f"{TOYWORLD}/motion/{plan.motion.name}",
-            sha256=motion.sha256,
-            kind=f"motion_module {motion.variant}",
-        )
-    )
-    for where, adapter, kind in adapters_of(config):
-        path = Path(adapter.path)
-        found.append(
-            ModelFile(
-                role=where,
-                name=path.name,
-                path=adapter.path,
-                sha256=_sha256(path),
-                kind=kind,
-                strength=adapter.strength,
-                applied=len(adapters[where].weights) if where in adapters else None,
-            )
-        )
-    return tuple(found)
+    return (*_model_files(plan, t2i), *others)
+
+
+def _model_files(plan: Plan, t2i: T2I) -> Iterator[ModelFile]:
+    """Yield every file of the image model; a path inside the package is named by the toyworld, the same everywhere."""
+    root = Path(plan.model)
+    for file, part in t2i.files.items():
+        inside = file.relative_to(root).as_posix() if file.is_relative_to(root) and file != root else file.name
+        path = f"{TOYWORLD}/{inside}" if plan.config.model == TOYWORLD else str(file)
+        yield ModelFile(role="model", name=inside, path=path, sha256=_sha256(file), kind=part)
 
 
 def _check_expected(plan: Plan, files: tuple[ModelFile, ...]) -> None:

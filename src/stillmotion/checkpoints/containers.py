@@ -55,7 +55,7 @@ def container_of(path: Path) -> Container:
         sample = file.read(SAMPLE_BYTES)
     if not size:
         raise FileError(f"{path} is empty (0 bytes): the download or the copy never began. Fetch it again.")
-    if _looks_like_safetensors(sample, path):
+    if _looks_like_safetensors(sample):
         safetensors_header(path)
         return "safetensors"
     if sample.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -67,8 +67,8 @@ def container_of(path: Path) -> Container:
     if other:
         raise FileError(f"{path} is {other}.")
     raise FileError(
-        f"{path} holds no weights that can be read: its {size:,} bytes begin with {sample[:8].hex(' ')}, which is neither "
-        "safetensors nor a PyTorch checkpoint. Fetch it again, or check which program wrote it."
+        f"{path} holds no weights that can be read: its {size:,} bytes begin with {sample[:8].hex(' ')}, which is "
+        "neither safetensors nor a PyTorch checkpoint. Fetch it again, or check which program wrote it."
     )
 
 
@@ -112,7 +112,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 def _require_readable_file(path: Path) -> None:
     """Raise `FileError` unless `path` is a regular file that may be read; suggest the nearest name if it is missing."""
     if path.is_symlink() and not path.exists():
-        raise FileError(f"{path} is a link to {os.readlink(path)}, which does not exist.")
+        raise FileError(f"{path} is a link to {path.readlink()}, which does not exist.")
     if not path.exists():
         raise FileError(f"{path} does not exist.{_nearest_name(path)}")
     if path.is_dir():
@@ -132,10 +132,8 @@ def _nearest_name(path: Path) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-def _looks_like_safetensors(sample: bytes, path: Path) -> bool:
+def _looks_like_safetensors(sample: bytes) -> bool:
     """Return whether the bytes begin as safetensors do: a length of eight bytes, then a JSON object."""
-    if len(sample) < 9:
-        return path.suffix == ".safetensors" and len(sample) >= 8
     return sample[8:9] == b"{" and int.from_bytes(sample[:8], "little") <= LARGEST_HEADER
 
 
@@ -183,25 +181,25 @@ def _name_other(sample: bytes) -> str | None:
 def _name_text(sample: bytes) -> str | None:
     """Return which text the bytes are, or None if they are not text."""
     try:
-        text = sample.decode("utf-8", errors="strict" if len(sample) < SAMPLE_BYTES else "ignore").lstrip("\ufeff \t\r\n")
+        text = sample.decode("utf-8", errors="strict" if len(sample) < SAMPLE_BYTES else "ignore")
     except UnicodeDecodeError:
         return None
+    text = text.lstrip("\ufeff \t\r\n")
     if any(ord(letter) < 32 and letter not in "\t\r\n\f" for letter in text):
         return None
-    start = text[:300].lower()
-    if start.startswith("version https://git-lfs"):
-        bytes_meant = next((line.split()[1] for line in text.splitlines() if line.startswith("size ")), "?")
+    if text.startswith("version https://git-lfs"):
+        size = next((line.split()[1] for line in text.splitlines() if line.startswith("size ")), "?")
         return (
-            f"a git-LFS pointer: a few lines of text in place of the real file of {bytes_meant} bytes. "
+            f"a git-LFS pointer: a few lines of text in place of the real file of {size} bytes. "
             "Run `git lfs pull` in its folder, or download the file itself"
         )
-    if start.startswith(("<!doctype html", "<html", "<head")) or "<html" in start:
+    start = text[:300].lower()
+    if "<html" in start or start.startswith(("<!doctype html", "<head")):
         return (
-            "a web page saved under the name of a checkpoint, often the page about the file or a request to log in. "
+            "an HTML page saved under the name of a checkpoint, often the page about the file or a request to log in. "
             'Download the file itself (on the Hugging Face Hub: the "resolve" address, not "blob")'
         )
-    if start.startswith("<?xml") or start.startswith("<error"):
-        return f"an XML message, perhaps an error of the server: {text[:120]!r}"
-    if start.startswith(("{", "[")):
-        return f"JSON text, perhaps a config or an error of the server: {text[:120]!r}"
-    return f"plain text: {text[:80]!r}"
+    kind = {"<": "an XML message", "{": "JSON text", "[": "JSON text"}.get(text[:1])
+    return (
+        f"{kind}, perhaps a config or an error of the server: {text[:120]!r}" if kind else f"plain text: {text[:80]!r}"
+    )

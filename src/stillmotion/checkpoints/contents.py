@@ -50,7 +50,7 @@ class Contents:
     """The container of that file."""
 
     tensors: Mapping[str, Tensor]
-    """The tensors by name; on the `meta` device if only the header was read."""
+    """The tensors by name; if only the header was read, on the `meta` device but for single numbers."""
 
     metadata: Mapping[str, str]
     """Plain values that stand in the file beside the tensors."""
@@ -72,6 +72,7 @@ def open_contents(path: Path, *, values: bool) -> Contents:
     container = container_of(file)
     tensors, metadata = read_tensors(file) if values else read_header(file)
     own = _own(metadata.pop(OWN_KEY, None), file)
+    metadata.pop("format", None)  # says "pt" in every safetensors file, and nothing more
     return Contents(
         path=path, file=file, container=container, tensors=tensors, metadata=metadata, own=own, config=config
     )

@@ -5,20 +5,29 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from stillmotion.checkpoints.contents import OWN_FORMAT, OWN_KEY
-from stillmotion.checkpoints.loading import KIND_OF, Loaded, load
+from stillmotion.checkpoints.contents import OWN_FORMAT, OWN_KEY, WEIGHT_SUFFIXES, Contents, open_contents
+from stillmotion.checkpoints.loading import KIND_OF, Loaded, build
 from stillmotion.checkpoints.lora_keys import original_lora_stem
-from stillmotion.checkpoints.motion_keys import to_original
-from stillmotion.checkpoints.writing import require_writable, write_pickle, write_tensors
-from stillmotion.errors import ConfigError
+from stillmotion.checkpoints.motion_keys import POSITION_ENDINGS, to_original
+from stillmotion.checkpoints.writing import require_writable, write_pickle, write_tensors, written_beside
+from stillmotion.errors import ConfigError, StillmotionError
 from stillmotion.motion import LoraAdapter, MotionModule
+from stillmotion.motion.variants import NormStatistics
 
 Dialect = Literal["stillmotion", "diffusers", "original", "comfyui"]
-DIALECTS: tuple[Dialect, ...] = ("stillmotion", "diffusers", "original", "comfyui")
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+_ENDINGS: dict[Dialect, tuple[str, ...]] = {
+    "stillmotion": (".safetensors",),
+    "diffusers": (".safetensors",),
+    "original": (*PICKLES, ".safetensors"),
+    "comfyui": (".safetensors",),
+}
 
 
 def convert(
@@ -27,22 +36,42 @@ def convert(
     out: str | PathLike[str] | None = None,
     *,
     variant: str | None = None,
+    motion_norm: NormStatistics | None = None,
+    num_attention_heads: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the motion module, MotionLoRA or domain adapter at `path` in another dialect; return the new path.
 
-    `to` is "diffusers" (a folder, or a file where `out` ends in .safetensors), "original" (the reference's names; a
-    pickle of plain tensors where `out` ends in .ckpt), "comfyui" (the reference's names in safetensors) or "stillmotion".
-    Without `out` the result stands beside the file, named after it. Weights and dtype are kept to the bit.
+    Weights, positional encodings and dtype are kept to the bit; an alpha is folded in (see `load`), since no dialect but
+    kohya's has one. A motion module stored without positional encodings gains them, by the formula, in every dialect but
+    "original": diffusers and ComfyUI need them.
 
-    Raises `ConfigError` for an unknown dialect and what `load` raises; nothing is overwritten unless `overwrite`.
+    Args:
+        path: A file or folder in any dialect.
+        to: The dialect; see `save`.
+        out: Where to; by default beside `path`, named after it.
+        variant: As for `load`.
+        motion_norm: As for `load`.
+        num_attention_heads: As for `load`.
+        overwrite: Whether what is there may be replaced.
+
+    Raises:
+        ConfigError: `to` is no dialect, or `out` has no ending of that dialect.
+        FileError: `out` exists or cannot be written, or as for `load`.
+        MismatchError: As for `load`.
     """
-    if to not in DIALECTS:
-        raise ConfigError(f"to: {to!r} is no dialect; expected one of {', '.join(DIALECTS)}.")
+    dialect = _known_dialect(to)
     source = Path(path).expanduser()
-    target = Path(out).expanduser() if out is not None else _beside(source, to)
-    require_writable(target, overwrite=overwrite)
-    return save(load(source, variant=variant), target, dialect=to, overwrite=overwrite)  # type: ignore[arg-type]
+    target = Path(out).expanduser() if out is not None else _beside(source, dialect)
+    _require_target(target, dialect, overwrite)
+    contents = open_contents(source, values=True)
+    known = {} if num_attention_heads is None else {"num_attention_heads": num_attention_heads}
+    model = build(contents, variant=variant, motion_norm=motion_norm, **known)
+    stored = any(name.endswith(POSITION_ENDINGS) for name in contents.tensors)
+    own = _own(model, dialect)
+    if isinstance(model, MotionModule):
+        own["stores_positions"] = contents.own.get("stores_positions", stored)
+    return _write(model, target, own, metadata=contents.metadata, overwrite=overwrite)
 
 
 def save(
@@ -53,25 +82,31 @@ def save(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a motion module or an adapter in a dialect, whole or not at all; return the path.
+    """Write a motion module or an adapter, whole or not at all; return the path.
 
-    safetensors files carry `metadata` and, under "stillmotion", what they are; a `.ckpt` has no place for either.
+    safetensors files carry `metadata` and, under "stillmotion", what they are, so that they need no guess when loaded.
+    A pickle holds plain tensors, as the reference's loaders expect; only where these do not tell all (another number of
+    heads, metadata) do they stand under "state_dict", the words beside them.
+
+    Args:
+        model: What to write.
+        path: The file; for "diffusers" also a folder, which every name without the ending of a file is.
+        dialect: "stillmotion" (diffusers' names, .safetensors), "diffusers" (a MotionAdapter folder or .safetensors; for
+            adapters a folder or file that `load_lora_weights` takes), "original" (the reference's names, .ckpt or
+            .safetensors), "comfyui" (what AnimateDiff-Evolved reads: the reference's names, .safetensors).
+        metadata: Plain text to be kept in the file.
+        overwrite: Whether what is there may be replaced. Of a folder only the files written are.
+
+    Raises:
+        ConfigError: `dialect` is unknown, or `path` has no ending of that dialect.
+        FileError: `path` exists, or cannot be written.
     """
     path = Path(path).expanduser()
-    tensors = _motion_tensors(model, dialect) if isinstance(model, MotionModule) else _lora_tensors(model, dialect)
-    told = {**(metadata or {}), OWN_KEY: json.dumps(_own(model), sort_keys=True)}
-    if dialect == "diffusers" and path.suffix != ".safetensors":
-        name = "diffusion_pytorch_model" if isinstance(model, MotionModule) else "pytorch_lora_weights"
-        write_tensors(path / f"{name}.safetensors", tensors, {"format": "pt", **told}, overwrite=overwrite)
-        if isinstance(model, MotionModule):
-            (path / "config.json").write_text(json.dumps(adapter_config(model), indent=2) + "\n", encoding="utf-8")
-        return path
-    if path.suffix in (".ckpt", ".pt", ".pth"):
-        return write_pickle(path, tensors, overwrite=overwrite)
-    return write_tensors(path, tensors, {"format": "pt", **told}, overwrite=overwrite)
+    _require_target(path, _known_dialect(dialect), overwrite)
+    return _write(model, path, _own(model, dialect), metadata=metadata or {}, overwrite=overwrite)
 
 
-def adapter_config(motion: MotionModule) -> dict[str, object]:
+def adapter_config(motion: MotionModule) -> dict[str, Any]:
     """Return the config of a diffusers `MotionAdapter` of this module's geometry."""
     geometry = motion.geometry
     return {
@@ -87,17 +122,71 @@ def adapter_config(motion: MotionModule) -> dict[str, object]:
     }
 
 
-def _own(model: Loaded) -> dict[str, object]:
-    own: dict[str, object] = {"format": OWN_FORMAT, "kind": KIND_OF[type(model)]}
+def _write(model: Loaded, path: Path, own: dict[str, Any], *, metadata: Mapping[str, str], overwrite: bool) -> Path:
+    """Write the model with what `own` says of it, its dialect included."""
+    dialect = own["dialect"]
+    tensors = _motion_tensors(model, own) if isinstance(model, MotionModule) else _lora_tensors(model, dialect)
+    words = {**metadata} if isinstance(model, MotionModule) else {**model.metadata, **metadata}
+    told = {**words, OWN_KEY: json.dumps(own, sort_keys=True)}
+    if path.suffix in PICKLES:
+        plain = not words and _tell_all(model, tensors)
+        return write_pickle(path, tensors if plain else {**told, "state_dict": tensors}, overwrite=overwrite)
+    if path.suffix == ".safetensors":
+        return write_tensors(path, tensors, told, overwrite=overwrite)
+    config = adapter_config(model) if isinstance(model, MotionModule) else None
+    if path.exists():
+        _write_folder(path, tensors, told, config, overwrite=overwrite)
+    else:
+        with written_beside(path) as beside:
+            _write_folder(beside, tensors, told, config, overwrite=False)
+    return path
+
+
+def _write_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    told: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write a folder as diffusers reads it: with a config for a motion module, without for a LoRA."""
+    name = "pytorch_lora_weights" if config is None else "diffusion_pytorch_model"
+    write_tensors(folder / f"{name}.safetensors", tensors, told, overwrite=overwrite)
+    if config is not None:
+        with written_beside(folder / "config.json", overwrite=overwrite) as beside:
+            beside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _own(model: Loaded, dialect: Dialect) -> dict[str, Any]:
+    """Return what Stillmotion writes into a file about it."""
+    own: dict[str, Any] = {"format": OWN_FORMAT, "kind": KIND_OF[type(model)], "dialect": dialect}
     if isinstance(model, MotionModule):
-        own |= {"variant": model.variant.name, "motion_norm": model.variant.motion_norm}
+        own |= {"variant": model.variant.name, "motion_norm": model.variant.motion_norm, "stores_positions": True}
         own["geometry"] = asdict(model.geometry)
     return own
 
 
-def _motion_tensors(motion: MotionModule, dialect: Dialect) -> dict[str, Tensor]:
-    tensors = motion.state_dict()
-    return to_original(tensors) if dialect in ("original", "comfyui") else dict(tensors)
+def _tell_all(model: Loaded, tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether the bare tensors would be loaded as just this model, without a word about them."""
+    here = Path("tensors.ckpt")
+    try:
+        again = build(Contents(path=here, file=here, container="torch_zip", tensors=tensors, metadata={}))
+    except StillmotionError:
+        return False
+    if isinstance(model, MotionModule) and isinstance(again, MotionModule):
+        return (again.variant, again.geometry) == (model.variant, model.geometry)
+    return type(again) is type(model)
+
+
+def _motion_tensors(motion: MotionModule, own: Mapping[str, Any]) -> dict[str, Tensor]:
+    tensors = dict(motion.state_dict())
+    if own["dialect"] not in ("original", "comfyui"):
+        return tensors
+    tensors = to_original(tensors)
+    if own["dialect"] == "comfyui" or own["stores_positions"]:
+        return tensors
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(POSITION_ENDINGS)}
 
 
 def _lora_tensors(lora: LoraAdapter, dialect: Dialect) -> dict[str, Tensor]:
@@ -111,7 +200,24 @@ def _lora_tensors(lora: LoraAdapter, dialect: Dialect) -> dict[str, Tensor]:
     return result
 
 
-def _beside(source: Path, to: str) -> Path:
-    suffix = {"diffusers": "", "original": ".ckpt"}.get(to, ".safetensors")
-    stem = source.stem if source.is_file() else source.name
-    return source.parent / f"{stem}-{to}{suffix}"
+def _known_dialect(name: str) -> Dialect:
+    for dialect in DIALECTS:
+        if dialect == name:
+            return dialect
+    raise ConfigError(f"to: {name!r} is no dialect; expected one of {', '.join(DIALECTS)}.")
+
+
+def _require_target(path: Path, dialect: Dialect, overwrite: bool) -> None:
+    """Raise unless `path` is named as the dialect asks and can be written."""
+    folder = dialect == "diffusers" and path.suffix not in WEIGHT_SUFFIXES
+    if not folder and path.suffix not in _ENDINGS[dialect]:
+        endings = " or ".join(_ENDINGS[dialect])
+        or_folder = ", or is a folder and has no such ending" if dialect == "diffusers" else ""
+        raise ConfigError(f"out: {path} cannot be written as {dialect!r}, whose files end in {endings}{or_folder}.")
+    require_writable(path, overwrite=overwrite, folder=folder)
+
+
+def _beside(source: Path, dialect: Dialect) -> Path:
+    suffix = {"diffusers": "", "original": ".ckpt"}.get(dialect, ".safetensors")
+    stem = source.stem if source.suffix in WEIGHT_SUFFIXES else source.name
+    return source.parent / f"{stem}-{dialect}{suffix}"

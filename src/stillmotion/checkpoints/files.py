@@ -36,6 +36,9 @@ DTYPES: dict[str, torch.dtype] = {
     "I32": torch.int32,
     "I16": torch.int16,
     "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "U8": torch.uint8,
     "BOOL": torch.bool,
     "C64": torch.complex64,
@@ -58,17 +61,16 @@ def read_tensors(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str
     container = container_of(path)
     if container != "safetensors":
         return _named_tensors(_unpickle(path, container), path)
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, RuntimeError, ValueError) as error:
-        raise FileError(f"{path} is a damaged safetensors file ({error}). Fetch it again.") from error
+    header = safetensors_header(path)
+    metadata = _own_words(header)
+    return _read_safetensors(path, list(header)), metadata
 
 
 def read_header(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return what `read_tensors` does, with tensors on the `meta` device: names, shapes and dtypes, no values.
 
-    Of a file of several gigabytes, some kilobytes are read; only the older pickles of `torch.save` have to be read whole.
+    Single numbers, such as a LoRA's alphas, come with their value. Of a file of several gigabytes, some kilobytes are
+    read; only the older pickles of `torch.save` have to be read whole.
 
     Raises:
         FileError: As `read_tensors`.
@@ -77,15 +79,35 @@ def read_header(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str,
     container = container_of(path)
     if container != "safetensors":
         tensors, metadata = _named_tensors(_unpickle(path, container), path)
-        return {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}, metadata
+        return {name: _shape_of(tensor) for name, tensor in tensors.items()}, metadata
     header = safetensors_header(path)
-    metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
+    metadata = _own_words(header)
     unknown = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
     if unknown:
         raise FileError(f"{path} holds tensors of dtype {', '.join(unknown)}; known are {', '.join(DTYPES)}.")
-    return {
+    numbers = [name for name, entry in header.items() if not entry["shape"]]
+    values = _read_safetensors(path, numbers) if numbers else {}
+    shapes = {
         name: torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for name, entry in header.items()
-    }, metadata
+    }
+    return shapes | values, metadata
+
+
+def _own_words(header: dict[str, Any]) -> dict[str, str]:
+    """Take the metadata out of a safetensors header and return it."""
+    return {str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()}
+
+
+def _read_safetensors(path: Path, names: list[str]) -> dict[str, Tensor]:
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise FileError(f"{path} is a damaged safetensors file ({error}). Fetch it again.") from error
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim == 0 else torch.empty_like(tensor, device="meta")
 
 
 def sha256(path: str | PathLike[str]) -> str:

@@ -1,6 +1,7 @@
 """Files into motion modules and adapters: any dialect in, one kind of object out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar, overload
@@ -9,18 +10,35 @@ import torch
 from torch import Tensor
 
 from stillmotion.checkpoints.contents import Contents, open_contents
-from stillmotion.checkpoints.inspection import geometry_of, variant_of
+from stillmotion.checkpoints.identity import geometry_of, has_positions, identify, known_variant, own_norm
 from stillmotion.checkpoints.lora_keys import LoraTensors
-from stillmotion.checkpoints.recognition import KINDS, Recognised, recognise
-from stillmotion.errors import FileError, MismatchError
-from stillmotion.motion import VARIANTS, DomainAdapter, LoraAdapter, MotionLora, MotionModule
+from stillmotion.checkpoints.motion_keys import POSITIONS, MotionTensors
+from stillmotion.checkpoints.recognition import KINDS, Recognised
+from stillmotion.errors import ConfigError, FileError, MismatchError
+from stillmotion.motion import VARIANTS, DomainAdapter, MotionLora, MotionModule
 from stillmotion.motion.module import sinusoidal_positions
 from stillmotion.motion.variants import NormStatistics
 
 Loaded = MotionModule | MotionLora | DomainAdapter
 T = TypeVar("T", bound=Loaded)
 
-KIND_OF: dict[type, str] = {MotionModule: "motion_module", MotionLora: "motion_lora", DomainAdapter: "domain_adapter"}
+KIND_OF: dict[type[Loaded], str] = {
+    MotionModule: "motion_module",
+    MotionLora: "motion_lora",
+    DomainAdapter: "domain_adapter",
+}
+"""What is loaded, and the kind of file it comes from."""
+
+_HOMES = {
+    "motion_module": "load it with expect=MotionModule, or give it as the motion module",
+    "motion_lora": "load it with expect=MotionLora, or give it among the MotionLoRAs",
+    "domain_adapter": "load it with expect=DomainAdapter, or give it as the domain adapter",
+    "lora": "give it among the LoRAs of the image model",
+    "sd_checkpoint": "give it as the image model",
+    "pipeline": "give it as the image model",
+    "vae": "give it as the VAE",
+    "textual_inversion": "it belongs to the image model",
+}
 
 
 @overload
@@ -51,151 +69,161 @@ def load(
 ) -> Loaded:
     """Return the motion module, MotionLoRA or domain adapter in a file or folder, whatever its dialect.
 
+    Its tensors are on the CPU, in the dtype of the file, copied: the file may go. A motion module is in eval mode and
+    asks for no gradients; `requires_grad_()` makes it trainable.
+
     Args:
         path: A `.ckpt`, `.safetensors` or other file of weights, or a diffusers folder.
-        expect: The type, or types, that the file must hold; by default any of the three.
+        expect: The type, or types, that the file must hold; by default any of the three. A LoRA of attention layers
+            under diffusers' or kohya's names is taken for a domain adapter only where it is expected.
         variant: The motion module's variant, for files that do not tell ("v1", "v2", "v3").
-        motion_norm: `across_frames` for modules of diffusers-based trainers, whose entrance norm pools over frames.
-        num_attention_heads: Heads of the temporal attentions, which no tensor tells; 8 by default, as everywhere.
+        motion_norm: "across_frames" for modules of diffusers-based trainers, whose entrance norm pools over frames.
+        num_attention_heads: Heads of the temporal attentions, which no tensor tells; by default what the file's metadata
+            or config says, or 8, as every released module has.
 
     Raises:
         FileError: The file is missing, damaged, unsafe, of another kind, or has tensors that belong to nothing.
-        MismatchError: The variant is unknown or needed.
+        MismatchError: The variant is needed or contradicts the file, or the heads do not divide the widths.
     """
+    kinds = _kinds(expect)
     path = Path(path).expanduser()
+    if (path / "model_index.json").is_file():
+        raise FileError(_wrong_kind(path, Recognised(kind="pipeline"), kinds))
     contents = open_contents(path, values=True)
-    found = recognise(contents.tensors)
-    kinds = tuple(KIND_OF[kind] for kind in _as_tuple(expect))
-    if found.kind == "lora" and found.lora is not None and kinds == ("domain_adapter",) and _all_spatial(found.lora):
-        found = Recognised(kind="domain_adapter", dialect=found.dialect, lora=found.lora)
-    if found.kind not in kinds:
-        raise FileError(_wrong_kind(path, found, kinds))
-    if found.kind == "motion_module":
-        return _motion_module(contents, found, variant, motion_norm, num_attention_heads)
-    return _adapter(path, contents, found)
+    known = {} if num_attention_heads is None else {"num_attention_heads": num_attention_heads}
+    loaded = build(contents, kinds, variant=variant, motion_norm=motion_norm, **known)
+    if isinstance(loaded, MotionModule):
+        # What the file lends would change, or fail, with the file.
+        loaded.load_state_dict({name: tensor.clone() for name, tensor in loaded.state_dict().items()}, assign=True)
+        return loaded.requires_grad_(False)
+    weights = {target: (down.clone(), up.clone()) for target, (down, up) in loaded.weights.items()}
+    return type(loaded)(weights=weights, name=loaded.name, metadata=loaded.metadata)
 
 
-def _as_tuple(expect: type | tuple[type, ...] | None) -> tuple[type, ...]:
-    if expect is None:
-        return tuple(KIND_OF)
-    return expect if isinstance(expect, tuple) else (expect,)
-
-
-def _wrong_kind(path: Path, found: Recognised, kinds: tuple[str, ...]) -> str:
-    rank = f" (rank {found.lora.rank})" if found.lora is not None and found.lora.rank else ""
-    wanted = " or ".join(KINDS[kind] for kind in kinds)
-    homes = {
-        "motion_module": "give it where a motion module is asked for",
-        "motion_lora": "add it to a plugged motion module",
-        "domain_adapter": "add it to a plugged UNet, or give it as domain_adapter",
-        "lora": "give it among the LoRAs of the image model",
-        "sd_checkpoint": "give it as the image model",
-        "vae": "give it as the VAE",
-    }
-    advice = f"; {homes[found.kind]}" if found.kind in homes else ""
-    note = f" {found.note}" if found.note else ""
-    return f"{path} is {KINDS.get(found.kind, found.kind)}{rank}, not {wanted}{advice}.{note}"
-
-
-def _motion_module(
+def build(
     contents: Contents,
-    found: Recognised,
-    variant: str | None,
-    motion_norm: NormStatistics | None,
-    num_attention_heads: int | None,
-) -> MotionModule:
-    path = contents.path
-    if found.motion is None or (found.variant and found.variant not in VARIANTS):
-        raise FileError(f"{path} is a motion module of a kind that is not loaded here. {found.note}")
-    if found.motion.conflicts:
-        raise FileError(f"{path} holds two values for one tensor: {_few(found.motion.conflicts)}.")
-    told, note = variant_of(contents, found)
-    name = variant or told
-    if name is None:
-        raise MismatchError(f"{path}: {note}")
-    if name not in VARIANTS:
-        raise MismatchError(f"{path}: variant {name!r} is unknown; expected one of {', '.join(VARIANTS)}.")
-    known = _known(contents, num_attention_heads)
-    if not found.motion.has_positions:
-        known["max_frames"] = int(contents.config.get("motion_max_seq_length", VARIANTS[name].max_frames))
+    kinds: tuple[str, ...] = tuple(KIND_OF.values()),
+    *,
+    variant: str | None = None,
+    motion_norm: NormStatistics | None = None,
+    **known: int,
+) -> Loaded:
+    """Return what `load` does, from an opened file, with the file's own memory; `known` are fields of the geometry."""
+    found = identify(contents)
+    if found.kind == "lora" and kinds == ("domain_adapter",) and found.all_spatial:
+        found = replace(found, kind="domain_adapter")
+    if found.kind not in kinds:
+        raise FileError(_wrong_kind(contents.path, found, kinds))
+    if found.lora is not None:
+        return _adapter(contents, found.kind, found.lora)
+    name = known_variant(contents, found, variant)
+    assert found.motion is not None
+    _require_only_motion(contents, found.motion)
+    if not has_positions(contents, found):
+        known = {"max_frames": VARIANTS[name].max_frames} | known
+    geometry = geometry_of(contents, found, **known)
+    if geometry.has_mid_block != VARIANTS[name].has_mid_block:
+        has = "has" if geometry.has_mid_block else "lacks"
+        raise MismatchError(
+            f"{contents.path} {has} a mid block, so it is no {name} module; leave variant out, or give the right one."
+        )
     with torch.device("meta"):
-        module = MotionModule(geometry_of(found, **known), VARIANTS[name], motion_norm=_norm(contents, motion_norm))
-    if module.geometry.has_mid_block != VARIANTS[name].has_mid_block:
-        has = "has" if module.geometry.has_mid_block else "lacks"
-        raise MismatchError(f"{path} {has} a mid block, so it is no {name} module; leave `variant` out, or give the right one.")
-    _fill(module, found.motion.tensors, path)
+        module = MotionModule(geometry, VARIANTS[name], motion_norm=motion_norm or own_norm(contents))
+    _fill(module, found.motion.tensors, contents.path)
     return module.eval().requires_grad_(False)
 
 
-def _known(contents: Contents, num_attention_heads: int | None) -> dict[str, int]:
-    """Return what of the geometry no tensor tells: said by the caller, by the file itself, by its config."""
-    known: dict[str, int] = {}
-    geometry = contents.own.get("geometry", {})
-    names = {"num_attention_heads": "motion_num_attention_heads", "norm_num_groups": "motion_norm_num_groups"}
-    for name, in_config in names.items():
-        value = geometry.get(name, contents.config.get(in_config))
-        if isinstance(value, int):
-            known[name] = value
-    if num_attention_heads is not None:
-        known["num_attention_heads"] = num_attention_heads
-    return known
+def _kinds(expect: type | tuple[type, ...] | None) -> tuple[str, ...]:
+    """Return the kinds of file that hold the expected types."""
+    if expect is None:
+        return tuple(KIND_OF.values())
+    types = expect if isinstance(expect, tuple) else (expect,)
+    kinds = tuple(kind for known, kind in KIND_OF.items() if issubclass(known, types))
+    if not kinds:
+        names = ", ".join(known.__name__ for known in KIND_OF)
+        raise ConfigError(f"expect: {', '.join(map(repr, types))} is in no file; expected is one of {names}.")
+    return kinds
 
 
-def _norm(contents: Contents, motion_norm: NormStatistics | None) -> NormStatistics | None:
-    return motion_norm or contents.own.get("motion_norm")
+def _wrong_kind(path: Path, found: Recognised, kinds: tuple[str, ...]) -> str:
+    """Return the sentence that says what a file is, where it belongs, and what was wanted."""
+    rank = f" (rank {found.lora.rank})" if found.lora is not None and found.lora.rank else ""
+    wanted = " or ".join(KINDS[kind] for kind in kinds)
+    advice = f"; {_HOMES[found.kind]}" if found.kind in _HOMES else ""
+    note = f" {found.note}" if found.note else ""
+    return f"{path} is {KINDS[found.kind]}{rank}, not {wanted}{advice}.{note}"
+
+
+def _require_only_motion(contents: Contents, motion: MotionTensors) -> None:
+    """Raise `FileError` if tensors stand twice with different values, or beside the module without a UNet around it."""
+    if motion.conflicts:
+        raise FileError(
+            f"{contents.path} holds two values for one tensor: {_few(motion.conflicts)}. Motion modules have one "
+            "positional encoding per block; keep one copy of each tensor."
+        )
+    if motion.others and not motion.inside_unet:
+        raise FileError(
+            f"{contents.path} holds a motion module and {len(motion.others)} tensors that belong to nothing known: "
+            f"{_few(motion.others)}."
+        )
 
 
 def _fill(module: MotionModule, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put the tensors into a module on the `meta` device, a missing positional encoding by the formula."""
+    """Put the tensors into a module on the `meta` device, missing positional encodings by the formula."""
     wanted = module.state_dict()
     complete = dict(tensors)
-    dtype = next(t.dtype for name, t in tensors.items() if name.endswith("proj_in.weight"))
-    for name in wanted:
-        if name.endswith(".pos_embed.pe") and name not in complete:
+    if not any(name.endswith(POSITIONS) for name in tensors):
+        dtype = next(tensor.dtype for name, tensor in tensors.items() if name.endswith("proj_in.weight"))
+        for name in (name for name in wanted if name.endswith(POSITIONS)):
             _, length, channels = wanted[name].shape
             complete[name] = sinusoidal_positions(length, channels).to(dtype)
     missing, surplus = wanted.keys() - complete.keys(), complete.keys() - wanted.keys()
     if missing or surplus:
-        lacks = f"lacks {len(missing)} tensors ({_few(missing)})" if missing else ""
+        lacks = f"lacks {len(missing)} of its tensors ({_few(missing)})" if missing else ""
         spare = f"has {len(surplus)} that belong to nothing ({_few(surplus)})" if surplus else ""
-        raise FileError(f"{path} {' and '.join(part for part in (lacks, spare) if part)}; it is damaged or incomplete.")
+        parts = " and ".join(part for part in (lacks, spare) if part)
+        raise FileError(f"{path} is a motion module that {parts}; it is damaged, or of a kind that is not known here.")
     for name, tensor in complete.items():
-        if name.endswith(".pos_embed.pe") and tensor.shape[1] > wanted[name].shape[1]:
-            complete[name] = tensor[:, : wanted[name].shape[1]]
-        elif tensor.shape != wanted[name].shape:
-            raise FileError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}.")
-    module.load_state_dict({name: t.contiguous() for name, t in complete.items()}, strict=True, assign=True)
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{tuple(tensor.shape)}, where the rest of the file asks for {tuple(wanted[name].shape)}"
+            raise FileError(f"{path} does not fit together: {name} has the shape {shapes}.")
+        if not tensor.is_floating_point():
+            raise FileError(f"{path} is quantised: {name} holds {tensor.dtype}; expected are floating-point weights.")
+    module.load_state_dict(complete, strict=True, assign=True)
 
 
-def _adapter(path: Path, contents: Contents, found: Recognised) -> MotionLora | DomainAdapter:
-    lora = found.lora
-    assert lora is not None
+def _adapter(contents: Contents, kind: str, lora: LoraTensors) -> MotionLora | DomainAdapter:
+    """Return the adapter in a file, every alpha folded in."""
+    path = contents.path
     if lora.unpaired:
-        raise FileError(f"{path} has half a pair for {_few(lora.unpaired)}; it is damaged or incomplete.")
-    kind: type[LoraAdapter] = MotionLora if found.kind == "motion_lora" else DomainAdapter
-    fitting = set(lora.motion_targets) | set(lora.spatial_targets)
+        raise FileError(f"{path} has half a pair of matrices for {_few(lora.unpaired)}; it is damaged or incomplete.")
+    fitting = {*lora.motion_targets, *lora.spatial_targets}
     surplus = [*lora.others, *(target for target in lora.down if target not in fitting)]
     if surplus:
-        raise FileError(f"{path} has {len(surplus)} tensors that belong to no layer that moves: {_few(surplus)}.")
-    weights = {target: (down, _scaled(lora, target)) for target, down in lora.down.items()}
-    metadata = {name: str(value) for name, value in contents.metadata.items()}
-    return kind(weights=weights, name=path.name, metadata=metadata)  # type: ignore[return-value]  # one of the two
+        raise FileError(f"{path} has {len(surplus)} tensors that belong to no layer it could change: {_few(surplus)}.")
+    weights = {target: _pair(path, lora, target) for target in lora.down}
+    loaded = MotionLora if kind == "motion_lora" else DomainAdapter
+    return loaded(weights=weights, name=path.name, metadata=dict(contents.metadata))
 
 
-def _scaled(lora: LoraTensors, target: str) -> Tensor:
-    """Return the second matrix with alpha / rank folded in, where the file stores an alpha."""
-    up, alpha = lora.up[target], lora.alpha.get(target)
-    if alpha is None:
-        return up
-    scale = float(alpha) / lora.down[target].shape[0]
-    return up if scale == 1 else (up.float() * scale).to(up.dtype)
+def _pair(path: Path, lora: LoraTensors, target: str) -> tuple[Tensor, Tensor]:
+    """Return both matrices of one layer, alpha / rank folded into the second.
+
+    Folding keeps the file's dtype where that loses nothing, as for every power of two; otherwise both come in float32.
+    """
+    down, up, alpha = lora.down[target], lora.up[target], lora.alpha.get(target)
+    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
+        shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
+        raise FileError(f"{path}: the matrices for {target} have the shapes {shapes}, which make no pair.")
+    if alpha is None or float(alpha) == down.shape[0]:
+        return down, up
+    exact = up.double() * (float(alpha) / down.shape[0])
+    if torch.equal(exact.to(up.dtype).double(), exact):
+        return down, exact.to(up.dtype)
+    return down.float(), exact.float()
 
 
-def _all_spatial(lora: LoraTensors) -> bool:
-    return len(lora.spatial_targets) == len(lora.down) and not lora.others
-
-
-def _few(names: object) -> str:
-    listed = sorted(names)  # type: ignore[call-overload]  # any collection of names
+def _few(names: Collection[str]) -> str:
+    listed = sorted(names)
     more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
     return ", ".join(listed[:3]) + more

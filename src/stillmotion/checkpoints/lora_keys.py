@@ -74,6 +74,11 @@ class LoraTensors:
         return [target for target in self.down if _SPATIAL_TARGET.match(target)]
 
     @property
+    def all_spatial(self) -> bool:
+        """Whether the file changes attentions of a UNet's spatial transformers and nothing else, as a domain adapter."""
+        return bool(self.down) and len(self.spatial_targets) == len(self.down) and not self.others
+
+    @property
     def unpaired(self) -> list[str]:
         """The targets with one matrix of two, and those with an alpha alone."""
         return sorted((self.down.keys() ^ self.up.keys()) | (self.alpha.keys() - self.down.keys()))
@@ -115,7 +120,8 @@ def original_lora_stem(target: str) -> str:
     if site:
         target = re.sub(r"\.attn(\d+)\.", lambda match: f".attention_blocks.{int(match[1]) - 1}.", target)
         target = f"{site[0]}.temporal_transformer{target[site.end() :]}"
-    parent, _, layer = target.removesuffix(".0").rpartition(".") if target.endswith("to_out.0") else target.rpartition(".")
+    target = re.sub(r"\.to_out\.0$", ".to_out", target)
+    parent, _, layer = target.rpartition(".")
     return f"{parent}.processor.{layer}_lora"
 
 

@@ -7,7 +7,8 @@ Inside Stillmotion they are those of diffusers' MotionAdapter. The reference imp
     {site}.transformer_blocks.0.attn1.to_q.weight   {site}.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight
     {site}.transformer_blocks.0.norm1.weight        {site}.temporal_transformer.transformer_blocks.0.norms.0.weight
     {site}.transformer_blocks.0.norm3.weight        {site}.temporal_transformer.transformer_blocks.0.ff_norm.weight
-    {site}.transformer_blocks.0.pos_embed.pe        {site}.temporal_transformer.transformer_blocks.0.attention_blocks.{0,1}.pos_encoder.pe
+    {site}.transformer_blocks.0.pos_embed.pe        {site}.temporal_transformer.transformer_blocks.0.attention_blocks.{0,1}
+                                                        .pos_encoder.pe
 
 where a site is `down_blocks.0.motion_modules.1`, `mid_block.motion_modules.0` or `up_blocks.3.motion_modules.2`. The
 reference stores the positional encoding once per attention; the copies are equal, and one is kept.
@@ -30,6 +31,9 @@ SITE = r"(?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+"
 POSITIONS = ".pos_embed.pe"
 """End of the name of a positional encoding, shape (1, positions, channels)."""
 
+POSITION_ENDINGS = (POSITIONS, ".pos_encoder.pe", ".pos_encoder.positional_encoding")
+"""Ends of the names of positional encodings in every dialect that is recognised."""
+
 _MOTION_KEY = re.compile(rf"^(?P<prefix>.*?)(?P<site>{SITE})\.(?P<tail>.+)$")
 _REFERENCE_POSITIONS = re.compile(r"\.attention_blocks\.\d+\.pos_encoder\.pe$")
 _ATTENTION = re.compile(r"\.attn(\d+)\.to_q\.weight$")
@@ -50,6 +54,11 @@ class MotionTensors:
 
     conflicts: tuple[str, ...]
     """Names that stand twice with different values, such as the positional encodings of two attentions of one block."""
+
+    @property
+    def inside_unet(self) -> bool:
+        """Whether the rest of the file is the UNet around the module, as trainers save it."""
+        return any(".resnets." in name for name in self.others)
 
     @property
     def has_positions(self) -> bool:

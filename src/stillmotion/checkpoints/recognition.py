@@ -60,6 +60,11 @@ class Recognised:
     lora: LoraTensors | None = None
     """The LoRA inside, if it is one."""
 
+    @property
+    def all_spatial(self) -> bool:
+        """Whether it is a LoRA that could be a domain adapter by the layers it changes."""
+        return self.lora is not None and self.lora.all_spatial
+
 
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised:
     """Return what `tensors` are for; the tensors may lie on the `meta` device."""
@@ -108,12 +113,11 @@ def _lora_like(tensors: Mapping[str, Tensor]) -> Recognised | None:
     dialect = _lora_dialect(lora)
     if lora.motion_targets:
         return Recognised(kind="motion_lora", dialect=dialect, lora=lora)
-    plain = len(lora.spatial_targets) == len(lora.down) and not lora.others
-    if plain and dialect in ("original", "diffusers"):
+    if lora.all_spatial and dialect in ("original", "diffusers"):
         return Recognised(kind="domain_adapter", dialect=dialect, lora=lora, variant=_family(tensors))
     note = "It changes the look of the image model."
-    if plain:
-        note += " If it is a domain adapter under these names, load it with expect=DomainAdapter."
+    if lora.all_spatial:
+        note += " If it is a domain adapter under these names, give it as one, or load it with expect=DomainAdapter."
     return Recognised(kind="lora", dialect=dialect, lora=lora, variant=_family(tensors), note=note)
 
 
@@ -157,8 +161,10 @@ def _motion_module(tensors: Mapping[str, Tensor]) -> Recognised | None:
     elif any(".qkv_merge." in name for name in motion.tensors):
         special = ("cameractrl", "CameraCtrl's layers for a motion module.")
     if special:
-        return Recognised(kind="motion_module", variant=special[0], dialect=motion.dialect, note=special[1], motion=motion)
-    note = f"A whole UNet of {len(others)} tensors is in the file too and is left out." if others else ""
+        return Recognised(
+            kind="motion_module", variant=special[0], dialect=motion.dialect, note=special[1], motion=motion
+        )
+    note = f"A whole UNet of {len(others)} tensors is in the file too and is left out." if motion.inside_unet else ""
     return Recognised(kind="motion_module", dialect=motion.dialect, motion=motion, note=note)
 
 

@@ -23,15 +23,22 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 """Names that a safetensors header gives to dtypes."""
 
 
-def require_writable(path: str | PathLike[str], *, overwrite: bool = False, num_bytes: int = 0) -> Path:
-    """Return `path` if a file or folder of `num_bytes` can be written there.
+def require_writable(
+    path: str | PathLike[str], *, overwrite: bool = False, folder: bool = False, num_bytes: int = 0
+) -> Path:
+    """Return `path` if a file, or a `folder`, of `num_bytes` can be written there. An empty folder counts as none.
 
     Raises:
-        FileError: Something is there already and `overwrite` is false, the folder above is a file or may not be written,
-            or the disk has less room than `num_bytes`.
+        FileError: Something is there and `overwrite` is false, or is of the other sort; the folder above is a file or may
+            not be written; or the disk has less room than `num_bytes`.
     """
     path = Path(path)
-    if not overwrite and (path.exists() or path.is_symlink()):
+    if path.is_dir() and not folder:
+        raise FileError(f"{path} is a folder, where a file was to be written. Choose another name.")
+    if path.exists() and not path.is_dir() and folder and overwrite:
+        raise FileError(f"{path} is a file, where a folder was to be written. Choose another name.")
+    vacant = folder and path.is_dir() and not any(path.iterdir())
+    if not overwrite and not vacant and (path.exists() or path.is_symlink()):
         raise FileError(f"{path} exists already and is kept. Choose another name, or ask to overwrite it.")
     above = path.absolute().parent
     while not above.exists():
@@ -50,7 +57,7 @@ def require_writable(path: str | PathLike[str], *, overwrite: bool = False, num_
 def written_beside(path: str | PathLike[str], *, overwrite: bool = False, num_bytes: int = 0) -> Iterator[Path]:
     """Give a path beside `path` to write a file or a folder to; on success flush it to disk and rename it to `path`.
 
-    If the body fails, what it wrote is removed and `path` is as before. Folders above `path` are made.
+    A folder is only ever new: none is replaced. If the body fails, what it wrote is removed and `path` is as before. Folders above `path` are made.
 
     Raises:
         FileError: As `require_writable`, or the disk refused while writing.
@@ -78,7 +85,7 @@ def write_tensors(
 ) -> Path:
     """Write a safetensors file and return its path; equal tensors and metadata give equal bytes.
 
-    Tensors may lie on any device, share memory or be strided; they are written one by one, without a second copy of all.
+    Tensors may lie on any device, share memory or be strided; they are written one by one, with no second copy of all.
 
     Raises:
         FileError: The target cannot be written, exists and `overwrite` is false, or a dtype has no name in the format.
@@ -93,7 +100,7 @@ def write_tensors(
         file.write(header)
         for _, tensor in ordered:
             values = tensor.detach().cpu().contiguous().reshape(-1)
-            file.write(memoryview(values.view(torch.uint8).numpy()))
+            file.write(values.view(torch.uint8).numpy().data)
     return Path(path)
 
 
@@ -137,9 +144,9 @@ def _compact(content: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             result[key] = _compact(value)
         elif isinstance(value, Tensor):
-            value = value.detach().cpu()
-            whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
-            result[key] = value if whole else value.clone(memory_format=torch.contiguous_format)
+            tensor = value.detach().cpu()
+            whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+            result[key] = tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
         else:
             result[key] = value
     return result
@@ -163,13 +170,8 @@ def _flush(path: Path) -> None:
 
 def _move_into_place(beside: Path, path: Path, overwrite: bool) -> None:
     """Rename `beside` to `path`; without `overwrite`, fail if another program made `path` meanwhile."""
-    if overwrite and path.is_dir() and not path.is_symlink():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        os.rename(path, old)
-        os.rename(beside, path)
-        _remove(old)
-    elif overwrite or beside.is_dir():
-        os.replace(beside, path)
+    if overwrite or beside.is_dir():
+        os.replace(beside, path)  # replaces a file; never a folder that holds something
     else:
         try:
             os.link(beside, path)  # Unlike a rename, a link never replaces.
@@ -178,7 +180,7 @@ def _move_into_place(beside: Path, path: Path, overwrite: bool) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
-            os.rename(beside, path)  # A disk without hard links; `require_writable` has looked.
+            beside.rename(path)  # A disk without hard links; `require_writable` has looked.
     _flush_folder(path.parent)
 
 

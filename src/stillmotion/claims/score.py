@@ -60,7 +60,11 @@ def read_clip(judge: Judge, frames: Frames, scene: Scene) -> Verdict:
 
 
 def score(
-    *, count: int = 40, seed: int = 7, judge_folder: Path | None = None, make: Callable[[str, int], Frames] | None = None
+    *,
+    count: int = 40,
+    seed: int = 7,
+    judge_folder: Path | None = None,
+    make: Callable[[str, int], Frames] | None = None,
 ) -> Iterator[Scored]:
     """Animate and judge `count` captions, clip by clip; `make` (prompt, seed) is the embedded models' animate by default."""
     judge = load_judge(judge_folder)

@@ -68,6 +68,10 @@ def _which(event: "sm.StepDone | sm.Decoding") -> str:
     return f" clip {event.clip + 1}/{event.num_clips}" if event.num_clips > 1 else ""
 
 
+def _kept(count: int) -> str:
+    return "1 finished clip is kept." if count == 1 else f"{count} finished clips are kept." if count else ""
+
+
 @contextmanager
 def ctrl_c() -> Iterator[Callable[[], bool]]:
     """Give a function that says whether Ctrl-C was pressed; a second press interrupts at once."""
@@ -102,8 +106,7 @@ def _animate(arguments: argparse.Namespace, screen: Screen) -> int:
             for event in sm.animation(config, cancel=pressed, keep_frames=False):
                 view(event)
         except (sm.Cancelled, KeyboardInterrupt) as stop:
-            kept = f" {len(view.finished)} finished clips are kept." if view.finished else ""
-            raise sm.Cancelled(f"{stop}{kept}".strip()) from stop
+            raise sm.Cancelled(f"{stop} {_kept(len(view.finished))}".strip()) from stop
     return 0
 
 

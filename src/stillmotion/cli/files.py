@@ -12,7 +12,7 @@ from stillmotion.cli.screen import Screen
 from stillmotion.cli.verb import Verb
 from stillmotion.errors import FileError
 
-DIALECTS = ("diffusers", "original", "comfyui")
+DIALECTS = ("diffusers", "original", "comfyui", "stillmotion")
 SHOWN_IN_TABLE = ("kind", "variant", "dialect", "num_frames", "rank", "dtype", "num_parameters", "size", "sha256")
 
 
@@ -59,19 +59,20 @@ def _in_units(num_bytes: int) -> str:
 
 
 def _convert_arguments(parser: Parser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="A motion module, MotionLoRA or domain adapter.")
+    parser.add_argument("file", metavar="FILE", help="A motion module, MotionLoRA or domain adapter, in any dialect.")
     parser.add_argument("--to", required=True, choices=DIALECTS, help="Whose names and layout the new file has.")
+    parser.add_argument("-o", "--output", metavar="PATH", help="Where to; by default beside FILE, named after it.")
     parser.add_argument(
-        "-o", "--output", metavar="PATH", type=Path, help="Where to; by default beside FILE, its name with the dialect."
+        "--variant", metavar="NAME", help="Which variant a motion module is, where its file does not say."
     )
+    parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
 
 
 def _convert(arguments: argparse.Namespace, screen: Screen) -> int:
-    file: Path = arguments.file
-    # diffusers keeps a model in a folder, the others in one file.
-    suffix = "" if arguments.to == "diffusers" else ".safetensors"
-    output = arguments.output or file.with_name(f"{file.stem}.{arguments.to}{suffix}")
-    screen.result(str(sm.convert(file, arguments.to, output)))
+    made = sm.convert(
+        arguments.file, arguments.to, arguments.output, variant=arguments.variant, overwrite=arguments.overwrite
+    )
+    screen.result(str(made))
     return 0
 
 

@@ -81,7 +81,9 @@ def add_config_flags(
             for name in names:
                 _add_flag(group, fields[name], shorts.get(name))
     group = parser.add_argument_group("config file")
-    group.add_argument("-c", "--config", metavar="FILE.yaml", help="Read the fields from a YAML file; flags go before it.")
+    group.add_argument(
+        "-c", "--config", metavar="FILE.yaml", help="Read the fields from a YAML file; flags go before it."
+    )
     group.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="Change one field by its name, as in YAML."
     )

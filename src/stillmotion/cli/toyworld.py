@@ -65,8 +65,12 @@ def _train(arguments: argparse.Namespace, screen: Screen) -> int:
 def _score_arguments(parser: Parser) -> None:
     parser.add_argument("--count", type=int, default=40, metavar="N", help="How many captions are drawn. [40]")
     parser.add_argument("--seed", type=int, default=7, metavar="N", help="What draws them, and their clips' noise. [7]")
-    parser.add_argument("--truth", action="store_true", help="Judge drawn clips instead: what the judge itself gets right.")
-    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="Write each clip's contact sheet here, to look at.")
+    parser.add_argument(
+        "--truth", action="store_true", help="Judge drawn clips instead: what the judge itself gets right."
+    )
+    parser.add_argument(
+        "--sheets", type=Path, metavar="FOLDER", help="Write each clip's contact sheet here, to look at."
+    )
 
 
 def _score(arguments: argparse.Namespace, screen: Screen) -> int:

@@ -1,5 +1,6 @@
 """MotionLoRA and domain adapter: one mechanism, over peft. A MotionLoRA moves the motion module's own layers, a domain
-adapter the attention of the image UNet; several act at once, each with a strength, and no stored weight changes."""
+adapter the attention of the image UNet; several act at once, each with a strength, and no stored weight changes.
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -101,7 +102,9 @@ class AppliedLora:
         weight = layer.get_base_layer().weight
         for factors, value in ((layer.lora_A, down), (layer.lora_B, up)):
             factor = factors[self._name]
-            factor.weight = nn.Parameter(value.to(weight.device, weight.dtype).view(factor.weight.shape), requires_grad=False)
+            factor.weight = nn.Parameter(
+                value.to(weight.device, weight.dtype).view(factor.weight.shape), requires_grad=False
+            )
 
 
 def _set(root: nn.Module, path: str, layer: nn.Module) -> None:
@@ -124,4 +127,6 @@ def _check(adapter: LoraAdapter, layers: Mapping[str, nn.Module]) -> None:
         weight = layer.get_base_layer().weight if isinstance(layer, LoraLayer) else getattr(layer, "weight", None)
         if not isinstance(weight, torch.Tensor) or (up.shape[0], down.shape[1]) != tuple(weight.shape[:2]):
             size = tuple(weight.shape) if isinstance(weight, torch.Tensor) else "no weight"
-            raise MismatchError(f"{adapter} updates {path} by {(up.shape[0], down.shape[1])}, but the layer has {size}.")
+            raise MismatchError(
+                f"{adapter} updates {path} by {(up.shape[0], down.shape[1])}, but the layer has {size}."
+            )

@@ -206,7 +206,9 @@ class SiteBlock(nn.Module):
 class MotionModule(nn.Module):
     """Everything that is plugged into a UNet to make it move."""
 
-    def __init__(self, geometry: MotionGeometry, variant: Variant, *, motion_norm: NormStatistics | None = None) -> None:
+    def __init__(
+        self, geometry: MotionGeometry, variant: Variant, *, motion_norm: NormStatistics | None = None
+    ) -> None:
         super().__init__()
         self.geometry = geometry
         self.variant = variant if motion_norm is None else replace(variant, motion_norm=motion_norm)
@@ -228,7 +230,9 @@ class MotionModule(nn.Module):
             raise MismatchError(f"Motion module variant {name!r} is unknown; expected one of {', '.join(VARIANTS)}.")
         variant = VARIANTS[name]
         known = {"has_mid_block": variant.has_mid_block, "max_frames": variant.max_frames} | geometry
-        return cls(MotionGeometry(block_out_channels=tuple(block_out_channels), **known), variant, motion_norm=motion_norm)
+        return cls(
+            MotionGeometry(block_out_channels=tuple(block_out_channels), **known), variant, motion_norm=motion_norm
+        )
 
     def sites(self) -> dict[str, TemporalTransformer]:
         """Return the temporal transformers by name, in the order of a UNet's forward pass."""

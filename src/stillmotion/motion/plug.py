@@ -121,7 +121,9 @@ class Plugged:
     def __enter__(self) -> "Plugged":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.unplug()
 
 
@@ -162,7 +164,9 @@ def _motion_hook(site: TemporalTransformer, frames: FrameCount, unet: UNet2DCond
     def move(layer: nn.Module, _: tuple, output: Any) -> Any:
         features = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
         if features.shape[0] % frames.num_frames:
-            raise MismatchError(f"A batch of {features.shape[0]} images does not divide into clips of {frames.num_frames}.")
+            raise MismatchError(
+                f"A batch of {features.shape[0]} images does not divide into clips of {frames.num_frames}."
+            )
         # A ResNet host recomputes this hook within its own checkpoint; a transformer host does not.
         checkpointed = unet.is_gradient_checkpointing and unet.training and not hasattr(layer, "time_emb_proj")
         site.gradient_checkpointing = checkpointed

@@ -1,5 +1,6 @@
 """The denoiser: noisy clips in, the model's prediction out. Loss and sampling both go through it, so what is trained is
-what is sampled."""
+what is sampled.
+"""
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -23,7 +24,11 @@ class Denoiser:
         self.unet = unet
 
     def __call__(
-        self, latents: Latents, timesteps: Int[Tensor, ""] | Int[Tensor, "batch"] | int | float, text: Text, **extra: object
+        self,
+        latents: Latents,
+        timesteps: Int[Tensor, ""] | Int[Tensor, "batch"] | int | float,
+        text: Text,
+        **extra: object,
     ) -> Latents:
         """Return the prediction for `latents` at one timestep for all or one per clip.
 

@@ -1,5 +1,6 @@
 """Samplers by name, over diffusers' schedulers. The noise schedule comes from the motion module's variant, the
-prediction type from the image model; a sampler adds only how it steps."""
+prediction type from the image model; a sampler adds only how it steps.
+"""
 
 import difflib
 from collections.abc import Mapping

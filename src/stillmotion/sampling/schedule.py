@@ -5,7 +5,6 @@ Symbols as in the paper: ᾱ_t is the share of the signal's power left at timest
 
 from dataclasses import dataclass
 
-import torch
 from diffusers import DDIMScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,7 +24,9 @@ class Diffusion:
     def __post_init__(self) -> None:
         """Refuse a prediction type that nothing here can train or sample."""
         if self.prediction_type not in PREDICTION_TYPES:
-            raise ConfigError(f"prediction_type {self.prediction_type!r} is unknown; expected one of {PREDICTION_TYPES}.")
+            raise ConfigError(
+                f"prediction_type {self.prediction_type!r} is unknown; expected one of {PREDICTION_TYPES}."
+            )
 
     @classmethod
     def from_config(cls, config: dict) -> "Diffusion":

@@ -14,21 +14,24 @@ from torch import Tensor
 
 from stillmotion.toyworld import sdf
 from stillmotion.toyworld.choreography import BOUNCING, GROWING, LEFT, RIGHT, SPINNING, Poses
-from stillmotion.toyworld.language import COLOURS, PLACES, SHAPES, STYLES
+from stillmotion.toyworld.language import SHAPES, STYLES
 
 Pixels = Float[Tensor, "images 3 height width"]
 
 BODY = torch.tensor([(225, 38, 38), (246, 138, 28), (247, 214, 40), (45, 170, 62), (38, 86, 222), (148, 52, 196)]) / 255
 # top of the sky, sky at the horizon, ground at the horizon, ground at the bottom, hills, sun
-PALETTE = torch.tensor(
-    [
-        [(92, 170, 240), (206, 232, 250), (104, 190, 84), (62, 146, 56), (84, 168, 84), (255, 246, 196)],
-        [(244, 168, 104), (254, 222, 160), (232, 200, 124), (204, 160, 88), (214, 152, 92), (255, 244, 200)],
-        [(150, 176, 206), (222, 234, 244), (246, 250, 254), (220, 232, 242), (192, 210, 228), (255, 244, 206)],
-        [(152, 108, 192), (236, 186, 220), (238, 162, 196), (198, 112, 158), (186, 120, 182), (250, 236, 200)],
-        [(16, 18, 58), (48, 44, 104), (34, 58, 62), (20, 36, 42), (26, 34, 70), (240, 236, 206)],
-    ]
-) / 255
+PALETTE = (
+    torch.tensor(
+        [
+            [(92, 170, 240), (206, 232, 250), (104, 190, 84), (62, 146, 56), (84, 168, 84), (255, 246, 196)],
+            [(244, 168, 104), (254, 222, 160), (232, 200, 124), (204, 160, 88), (214, 152, 92), (255, 244, 200)],
+            [(150, 176, 206), (222, 234, 244), (246, 250, 254), (220, 232, 242), (192, 210, 228), (255, 244, 206)],
+            [(152, 108, 192), (236, 186, 220), (238, 162, 196), (198, 112, 158), (186, 120, 182), (250, 236, 200)],
+            [(16, 18, 58), (48, 44, 104), (34, 58, 62), (20, 36, 42), (26, 34, 70), (240, 236, 206)],
+        ]
+    )
+    / 255
+)
 STREAK = {RIGHT: (1.0, 0.56, 0.12), LEFT: (0.36, 0.92, 0.90)}
 INK = (0.09, 0.07, 0.12)
 WHITE = (1.0, 1.0, 1.0)
@@ -71,7 +74,9 @@ class Canvas:
             self.edge = self.edge / scale
         self.pixels = torch.zeros(images, 3, size, size, device=device)
 
-    def paint(self, colour: Tensor | tuple[float, float, float], distance: Tensor, rows: Tensor, opacity: float = 1.0) -> None:
+    def paint(
+        self, colour: Tensor | tuple[float, float, float], distance: Tensor, rows: Tensor, opacity: float = 1.0
+    ) -> None:
         """Lay `colour` over pictures `rows` where `distance` (rows, height, width) is negative, its edge antialiased."""
         cover = (0.5 - distance / self.edge[rows]).clamp(0, 1).mul(opacity)[:, None]
         ink = torch.as_tensor(colour, device=distance.device)
@@ -126,7 +131,9 @@ def _paint_shadow(canvas: Canvas, pose: dict[str, Tensor]) -> None:
     floor = y + radius * 0.97 + lift
     wide = radius * (0.95 - 1.2 * lift).clamp(min=0.4)
     rows = torch.arange(len(x), device=x.device)
-    canvas.paint((0.05, 0.04, 0.10), (torch.hypot(canvas.x - x, (canvas.y - floor) * 3.6) - wide) / 3, rows, opacity=0.30)
+    canvas.paint(
+        (0.05, 0.04, 0.10), (torch.hypot(canvas.x - x, (canvas.y - floor) * 3.6) - wide) / 3, rows, opacity=0.30
+    )
 
 
 def _streaks(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, index: int) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class LoopConfig:
     """Steps between checkpoints."""
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is trained, and on what."""
 

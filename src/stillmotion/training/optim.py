@@ -69,7 +69,12 @@ def split_parameters(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
 
     Embeddings, input and output layers, biases and norms go to AdamW, as Muon's author advises.
     """
-    edges = {id(p) for name, layer in module.named_modules() for p in layer.parameters(recurse=False) if _is_edge(name, layer)}
+    edges = {
+        id(p)
+        for name, layer in module.named_modules()
+        for p in layer.parameters(recurse=False)
+        if _is_edge(name, layer)
+    }
     matrices, others = [], []
     for parameter in module.parameters():
         if parameter.requires_grad:
@@ -78,4 +83,4 @@ def split_parameters(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
 
 
 def _is_edge(name: str, layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Embedding) or name.split(".")[-1] in ("conv_in", "conv_out")
+    return isinstance(layer, nn.Embedding) or name.rsplit(".", maxsplit=1)[-1] in ("conv_in", "conv_out")

@@ -1,0 +1,12 @@
+"""How the toyworld's weights are made: VAE, CLIP pair, base T2I, judge, motion module, in that order.
+
+Each stage goes on from its newest checkpoint and is skipped once its file stands, so the recipe can be stopped at any
+moment and started again.
+"""
+
+from stillmotion.claims.recipe.config import RecipeConfig as RecipeConfig
+from stillmotion.claims.recipe.config import StageStep as StageStep
+from stillmotion.claims.recipe.gates import GateClosed as GateClosed
+from stillmotion.claims.recipe.stages import cook as cook
+from stillmotion.claims.recipe.stages import finish as finish
+from stillmotion.claims.recipe.stages import stages as stages

@@ -1,0 +1,85 @@
+"""The stages that dream: the base text-to-image model, and the motion module over it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from stillmotion.claims.recipe.caches import (
+    TextTable,
+    captions,
+    clip_cache,
+    clip_scenes,
+    encode,
+    picture_cache,
+    sample_latents,
+)
+from stillmotion.claims.recipe.config import RecipeConfig
+from stillmotion.motion import MotionModule, plug
+from stillmotion.sampling import Denoiser, Diffusion
+from stillmotion.seeding import generator
+from stillmotion.shapes import unfold_frames
+from stillmotion.toyworld import models
+from stillmotion.toyworld.choreography import CLIP_FRAMES
+from stillmotion.training.loop import StepDone, run
+from stillmotion.training.objectives import DenoisingObjective, LatentBatch
+
+
+def train_base(config: RecipeConfig) -> Iterator[StepDone]:
+    """Train the text-to-image model on stills, its text encoder frozen (paper Eq. 2)."""
+    torch.manual_seed(config.seed)
+    weights, device = Path(config.folder) / "weights", config.device
+    cache_path = Path(config.folder) / "picture-latents.safetensors"
+    if not cache_path.exists():
+        vae = AutoencoderKL.from_pretrained(weights / "vae").float().eval().to(device)
+        save_file(encode(vae, picture_cache(config), device), cache_path)
+    cache = load_file(cache_path)
+    text = TextTable(weights, [scene.caption for scene in captions(config, config.num_pictures)], device)
+    unet = models.make_unet().to(device)
+
+    def batch(step: int) -> LatentBatch:
+        chance = generator(config.seed, "base batch", step)
+        rows = torch.randint(config.num_pictures, (32,), generator=chance)
+        return LatentBatch(sample_latents(cache, rows, chance, device).unsqueeze(2), text(rows, chance))
+
+    schedule = models.make_noise_schedule()
+    diffusion = Diffusion.from_config(dict(schedule.config))
+    yield from run(
+        DenoisingObjective(unet, Denoiser(unet), diffusion, batch, config.seed),
+        config.base,
+        Path(config.folder) / "base",
+    )
+    schedule.save_pretrained(weights / "scheduler")
+    unet.half().save_pretrained(weights / "unet", max_shard_size="14MB")
+
+
+def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
+    """Train a v3 motion module on clips, the base model frozen (paper Eq. 7)."""
+    torch.manual_seed(config.seed)
+    weights, device = Path(config.folder) / "weights", config.device
+    cache = clip_cache(config)
+    text = TextTable(weights, [scene.caption for scene in clip_scenes(config)], device)
+    unet = UNet2DConditionModel.from_pretrained(weights / "unet").float().eval().requires_grad_(False).to(device)
+    widths, layers = unet.config.block_out_channels, unet.config.layers_per_block
+    motion = MotionModule.from_variant("v3", block_out_channels=widths, layers_per_block=layers).to(device)
+    frames = torch.arange(CLIP_FRAMES)
+
+    def batch(step: int) -> LatentBatch:
+        chance = generator(config.seed, "motion batch", step)
+        clips = torch.randint(config.num_clips, (4,), generator=chance)
+        rows = (clips[:, None] * CLIP_FRAMES + frames).flatten()
+        latents = unfold_frames(sample_latents(cache, rows, chance, device), CLIP_FRAMES)
+        return LatentBatch(latents, text(clips, chance))
+
+    diffusion = Diffusion.from_config(dict(models.make_noise_schedule().config))
+    objective = DenoisingObjective(motion, Denoiser(unet), diffusion, batch, config.seed)
+    with plug(unet, motion, CLIP_FRAMES):
+        yield from run(objective, config.motion, Path(config.folder) / "motion")
+    (weights / "motion").mkdir(exist_ok=True)
+    tensors = {name: value.half().contiguous() for name, value in motion.state_dict().items()}
+    about = {"kind": "motion_module", "variant": "v3", "geometry": asdict(motion.geometry)}
+    save_file(tensors, weights / "motion" / "v3_toyworld_mm.safetensors", {"stillmotion": json.dumps(about)})

@@ -1,0 +1,121 @@
+"""The stages that see: the autoencoder, the CLIP pair, the judge."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stillmotion.claims.recipe.caches import captions, from_bytes, picture_cache, shrink, to_bytes
+from stillmotion.claims.recipe.config import RecipeConfig
+from stillmotion.seeding import generator
+from stillmotion.toyworld import models
+from stillmotion.toyworld.judge import Judge, JudgeObjective
+from stillmotion.toyworld.world import picture_truth
+from stillmotion.training.loop import StepDone, run
+from stillmotion.training.objectives import Captioned, ClipObjective, VaeObjective
+
+
+def train_vae(config: RecipeConfig) -> Iterator[StepDone]:
+    """Train the autoencoder: on crops of 64 pixels, for the last quarter on whole pictures."""
+    torch.manual_seed(config.seed)  # the one global draw: torch's layers initialise themselves from it
+    vae = models.make_vae().to(config.device)
+    pictures = picture_cache(config)
+    whole_from = int(0.75 * config.vae.num_steps)
+
+    def batch(step: int) -> Tensor:
+        chance = generator(config.seed, "vae batch", step)
+        rows = torch.randint(len(pictures), (6 if step >= whole_from else 16,), generator=chance)
+        pixels = from_bytes(pictures[rows], config.device)
+        if step < whole_from:
+            top, left = torch.randint(65, (2,), generator=chance).tolist()
+            pixels = pixels[..., top : top + 64, left : left + 64]
+        return pixels
+
+    yield from run(VaeObjective(vae, batch, config.seed), config.vae, Path(config.folder) / "vae")
+    standardize_latents(vae.eval(), from_bytes(pictures[:256], config.device))
+    vae.half().save_pretrained(Path(config.folder) / "weights" / "vae")
+
+
+@torch.no_grad()
+def standardize_latents(vae: AutoencoderKL, pixels: Float[Tensor, "images 3 height width"]) -> None:
+    """Fold each latent channel's mean and spread into the VAE's own 1×1 convolutions.
+
+    Afterwards latents times the scaling factor have mean 0 and variance 1, and the decoder undoes it.
+    """
+    means = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in pixels.split(16)])
+    mean = means.mean((0, 2, 3))
+    spread = means.std((0, 2, 3)) * vae.config.scaling_factor
+    into, out, channels = vae.quant_conv, vae.post_quant_conv, len(mean)
+    into.weight[:channels] /= spread.view(-1, 1, 1, 1)
+    into.bias[:channels] = (into.bias[:channels] - mean) / spread
+    into.bias[channels:] -= 2 * spread.log()
+    out.bias += out.weight[..., 0, 0] @ mean
+    out.weight *= spread.view(1, -1, 1, 1)
+
+
+def train_clip(config: RecipeConfig) -> Iterator[StepDone]:
+    """Train the CLIP pair on stills and their captions; keep its text tower as the base model's text encoder."""
+    torch.manual_seed(config.seed)
+    weights = Path(config.folder) / "weights"
+    tokenizer = models.make_tokenizer(weights / "tokenizer")
+    clip = models.make_clip(tokenizer).to(config.device)
+    pictures, scenes = picture_cache(config), captions(config, config.num_pictures)
+    small = torch.cat([shrink(chunk) for chunk in pictures.split(512)])
+    said = [scene.caption for scene in scenes]
+    number = {caption: index for index, caption in enumerate(sorted(set(said)))}
+    caption_of = torch.tensor([number[caption] for caption in said])
+    tokens = tokenizer(sorted(number), padding="max_length", return_tensors="pt").input_ids
+
+    def batch(step: int) -> Captioned:
+        rows = torch.randint(len(pictures), (64,), generator=generator(config.seed, "clip batch", step))
+        which = caption_of[rows]
+        same = (which[:, None] == which[None]).float()
+        pixels = from_bytes(small[rows], config.device)
+        return Captioned(pixels, tokens[which].to(config.device), same.to(config.device))
+
+    yield from run(ClipObjective(clip, batch), config.clip, Path(config.folder) / "clip")
+    models.save_clip(clip.eval().half(), weights)
+
+
+def train_judge(config: RecipeConfig) -> Iterator[StepDone]:
+    """Train the judge on drawn stills, roughened as generated ones are: through the VAE, blurred, with noise."""
+    torch.manual_seed(config.seed)
+    weights = Path(config.folder) / "weights"
+    judge = Judge().to(config.device)
+    pictures = picture_cache(config)
+    truth = picture_truth(range(len(pictures)), seed=config.seed)
+    vae = AutoencoderKL.from_pretrained(weights / "vae").float().eval().to(config.device)
+    with torch.no_grad():
+        chunks = [from_bytes(chunk, config.device) for chunk in pictures[: config.num_pictures // 8].split(16)]
+        through = torch.cat([shrink(to_bytes(vae.decode(vae.encode(c).latent_dist.mean).sample).cpu()) for c in chunks])
+    small = torch.cat([through, *(shrink(chunk) for chunk in pictures[len(through) :].split(512))])
+
+    def batch(step: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        chance = generator(config.seed, "judge batch", step)
+        half = (
+            torch.randint(len(through), (32,), generator=chance),
+            torch.randint(len(small), (32,), generator=chance),
+        )
+        rows = torch.cat(half)
+        pixels = roughen(from_bytes(small[rows], config.device), chance)
+        labels = {name: values[rows].to(config.device) for name, values in truth.classes.items()}
+        return pixels, labels, truth.measures[rows].to(config.device)
+
+    yield from run(JudgeObjective(judge, batch), config.judge, Path(config.folder) / "judge")
+    (weights / "judge").mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half() for k, v in judge.state_dict().items()}, weights / "judge" / "model.safetensors")
+
+
+def roughen(pixels: Float[Tensor, "images 3 h w"], chance: torch.Generator) -> Float[Tensor, "images 3 h w"]:
+    """Return the pictures blurred, tinted and speckled by random amounts."""
+    amount = torch.rand(len(pixels), 4, 1, 1, 1, generator=chance).to(pixels)
+    blurred = F.avg_pool2d(F.pad(pixels, (2, 2, 2, 2), mode="reflect"), 5, 1)
+    pixels = torch.lerp(pixels, blurred, amount[:, 0] ** 2)
+    speckle = torch.randn(pixels.shape, generator=chance).to(pixels)
+    tint = torch.randn(len(pixels), 3, 1, 1, generator=chance).to(pixels)
+    return pixels * (0.8 + 0.4 * amount[:, 1]) + 0.15 * amount[:, 2] * speckle + 0.06 * tint

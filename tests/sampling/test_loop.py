@@ -1,0 +1,100 @@
+"""The loop against diffusers' own pipeline, its seeds, its guidance and its end on request."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+
+from stillmotion.errors import Cancelled
+from stillmotion.motion import VARIANTS
+from stillmotion.sampling import Denoiser, make_sampler, sample
+from stillmotion.seeding import frame_noise
+
+SCHEDULE = VARIANTS["v3"].noise_schedule.scheduler_kwargs()
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet2DConditionModel:
+    """Return a tiny image model."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def text() -> torch.Tensor:
+    """Return features of a caption and of the empty one."""
+    return torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("ddim", DDIMScheduler), ("euler", EulerDiscreteScheduler)])
+@torch.no_grad()
+def test_one_frame_is_what_diffusers_samples(
+    unet: UNet2DConditionModel, text: torch.Tensor, name: str, theirs: type
+) -> None:
+    noise = frame_noise(3, range(1), (4, 8, 8))
+    sampler = make_sampler(name, SCHEDULE, "epsilon")
+    *_, last = sample(Denoiser(unet), sampler, noise, text[:1], text[1:], guidance_scale=7.5, num_inference_steps=5)
+    other = theirs.from_config(sampler.config)
+    other.set_timesteps(5)
+    latents = noise[:, :, 0] * other.init_noise_sigma
+    for t in other.timesteps:
+        both = unet(other.scale_model_input(torch.cat([latents] * 2), t), t, torch.cat([text[1:], text[:1]])).sample
+        empty, told = both.chunk(2)
+        latents = other.step(empty + 7.5 * (told - empty), t, latents).prev_sample
+    torch.testing.assert_close(last.latents[:, :, 0], latents, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler_a", "lcm"])
+def test_a_seed_alone_equals_itself(unet: UNet2DConditionModel, text: torch.Tensor, name: str) -> None:
+    torch.manual_seed(123)
+    noise = frame_noise(3, range(2), (4, 8, 8))
+    ends = []
+    for _ in range(2):
+        torch.randn(7)  # what ran before does not matter
+        sampler = make_sampler(name, SCHEDULE, "epsilon")
+        steps = sample(
+            Denoiser(unet), sampler, noise, text[:1], text[1:], guidance_scale=2.0, num_inference_steps=3, seed=9
+        )
+        ends.append(list(steps)[-1].latents)
+    assert torch.equal(*ends)
+
+
+def test_a_longer_clip_begins_with_the_same_noise() -> None:
+    assert torch.equal(frame_noise(5, range(8), (4, 2, 2))[:, :, :3], frame_noise(5, range(3), (4, 2, 2)))
+    assert not torch.equal(frame_noise(5, range(1), (4, 2, 2)), frame_noise(6, range(1), (4, 2, 2)))
+
+
+def test_guidance_one_computes_one_half(unet: UNet2DConditionModel, text: torch.Tensor) -> None:
+    sizes = []
+    handle = unet.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    noise = frame_noise(3, range(2), (4, 8, 8))
+    for scale in (1.0, 2.0):
+        sampler = make_sampler("ddim", SCHEDULE, "epsilon")
+        list(sample(Denoiser(unet), sampler, noise, text[:1], text[1:], guidance_scale=scale, num_inference_steps=1))
+    handle.remove()
+    assert sizes == [2, 4]
+
+
+def test_it_stops_where_it_is_told(unet: UNet2DConditionModel, text: torch.Tensor) -> None:
+    done = []
+    sampler = make_sampler("ddim", SCHEDULE, "epsilon")
+    steps = sample(
+        Denoiser(unet),
+        sampler,
+        frame_noise(3, range(1), (4, 8, 8)),
+        text[:1],
+        text[1:],
+        guidance_scale=1.0,
+        num_inference_steps=6,
+        cancelled=lambda: len(done) == 2,
+    )
+    with pytest.raises(Cancelled, match="2 of 6"):
+        for step in steps:
+            done.append(step)  # noqa: PERF402

@@ -1,0 +1,84 @@
+"""The drawn world: captions and scenes mean each other, truth is exact, pictures are functions of (seed, index)."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillmotion.errors import ConfigError
+from stillmotion.seeding import generator
+from stillmotion.toyworld.choreography import CLIP_FRAMES, choreograph, motion_indices
+from stillmotion.toyworld.drawing import Camera
+from stillmotion.toyworld.judge import track
+from stillmotion.toyworld.language import COLOURS, MOTIONS, PLACES, SHAPES, STYLES, Scene, draw_scene, parse
+from stillmotion.toyworld.models import make_tokenizer
+from stillmotion.toyworld.world import draw_clips, draw_pictures, truth
+
+words = {"colour": COLOURS, "motion": MOTIONS, "place": PLACES, "style": STYLES}
+scenes = st.builds(
+    Scene, shape=st.sampled_from(SHAPES), **{name: st.sampled_from([None, *said]) for name, said in words.items()}
+)
+
+
+@given(scene=scenes)
+def test_captions_mean_their_scenes(scene: Scene) -> None:
+    assert parse(scene.caption) == scene
+    assert parse(f"  {scene.caption.upper()} ") == scene
+
+
+@pytest.mark.parametrize("caption", ["a red dog", "a ball flying", "red", ""])
+def test_what_the_world_does_not_know_is_named(caption: str) -> None:
+    with pytest.raises(ConfigError, match="does not understand"):
+        parse(caption)
+
+
+@given(scene=scenes)
+def test_every_word_is_one_token(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> None:
+    tokenizer = _tokenizer(tmp_path_factory)
+    assert len(tokenizer(scene.caption).input_ids) == len(scene.caption.split()) + 2
+
+
+def _tokenizer(factory: pytest.TempPathFactory, made: list = []):  # noqa: B006  # made once
+    if not made:
+        made.append(make_tokenizer(factory.mktemp("tokenizer") / "t"))
+    return made[0]
+
+
+@pytest.mark.parametrize("motion", [*MOTIONS, None])
+def test_the_truth_moves_as_it_says(motion: str | None) -> None:
+    """The rules that judge clips read every drawn motion right, whatever its phase and speed."""
+    count = 40
+    chance = torch.rand(count, 8, generator=generator(2, "test"))
+    kinds = motion_indices([Scene(shape="ball", motion=motion)] * count)
+    poses = choreograph(kinds, chance, torch.arange(CLIP_FRAMES, dtype=torch.float32))
+    look = draw_clips([Scene(shape="ball")] * count, seed=1, indices=range(count), frames=torch.zeros(1), size=16).look
+    measures = truth(poses, look).measures.unflatten(0, (count, CLIP_FRAMES))
+    right = [track(clip).motion == kind for clip, kind in zip(measures, kinds.tolist(), strict=True)]
+    assert sum(right) == count
+
+
+def test_objects_stay_in_the_picture() -> None:
+    drawn = [draw_scene(generator(3, "scene", index)) for index in range(200)]
+    chance = torch.rand(200, 8, generator=generator(3, "test"))
+    poses = choreograph(motion_indices(drawn), chance, torch.arange(CLIP_FRAMES, dtype=torch.float32))
+    assert poses.x.min() > 0.1
+    assert poses.x.max() < 0.9
+    assert (poses.y - poses.radius).min() > 0.0
+    assert (poses.y + poses.radius * 0.8).max() < 1.0
+
+
+def test_pictures_are_functions_of_seed_and_index() -> None:
+    together = draw_pictures(range(4), seed=5, size=32).pixels
+    assert torch.equal(draw_pictures([2], seed=5, size=32).pixels[0], together[2])
+    assert not torch.equal(draw_pictures([2], seed=6, size=32).pixels[0], together[2])
+    assert together.min() >= -1
+    assert together.max() <= 1
+
+
+def test_the_camera_moves_the_whole_picture() -> None:
+    scene, frames = [Scene(shape="star", colour="red", place="at night")], torch.zeros(1)
+    still = draw_clips(scene, seed=1, indices=[0], frames=frames, size=64).pixels[0, :, 0]
+    nothing = torch.zeros(1)
+    shift = Camera(scale=torch.ones(1), x=torch.full((1,), 8 / 64), y=nothing, roll=nothing)
+    panned = draw_clips(scene, seed=1, indices=[0], frames=frames, size=64, camera=shift).pixels[0, :, 0]
+    torch.testing.assert_close(panned[..., :-8], still[..., 8:], atol=2e-3, rtol=0)

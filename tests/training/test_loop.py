@@ -1,0 +1,92 @@
+"""The training loop: it learns, it goes on exactly where it stood, and it stops before harm."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from stillmotion.seeding import generator
+from stillmotion.training.loop import LoopConfig, NonFiniteLoss, rate_factor, run
+from stillmotion.training.optim import Muon, orthogonalize
+from stillmotion.training.state import checkpoints
+
+
+class Fit:
+    """Learning a fixed linear map from noise that is a function of the step."""
+
+    def __init__(self, poison: int = -1) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 8))
+        self.poison = poison
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the error on the step's own inputs."""
+        inputs = torch.randn(32, 8, generator=generator(1, "fit", step))
+        wrong = (self.module(inputs) - inputs.flip(1)).square().mean()
+        return wrong * (float("nan") if step == self.poison else 1.0), {}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_it_learns(tmp_path: Path, optimizer: str) -> None:
+    config = LoopConfig(num_steps=150, optimizer=optimizer, learning_rate=1e-2, muon_rate=0.02)
+    losses = [done.loss for done in run(Fit(), config, tmp_path)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_run_ends_bit_for_bit_as_the_unbroken_one(tmp_path: Path, optimizer: str) -> None:
+    config = LoopConfig(num_steps=30, optimizer=optimizer, ema_decay=0.9, checkpoint_every=10)
+    whole = Fit()
+    list(run(whole, config, tmp_path / "whole"))
+    for done in run(Fit(), config, tmp_path / "broken"):
+        if done.step == 17:
+            break
+    again = Fit()
+    steps = [done.step for done in run(again, config, tmp_path / "broken")]
+    assert steps[0] == 11
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[name], value), name
+
+
+def test_the_newest_two_checkpoints_stay_and_partial_ones_are_not_read(tmp_path: Path) -> None:
+    config = LoopConfig(num_steps=40, checkpoint_every=10)
+    list(run(Fit(), config, tmp_path))
+    (tmp_path / ".step-50.partial").mkdir()
+    assert [step for step, _ in checkpoints(tmp_path)] == [30, 40]
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_move(tmp_path: Path) -> None:
+    objective = Fit(poison=3)
+    steps = run(objective, LoopConfig(num_steps=10), tmp_path)
+    for _ in range(3):
+        next(steps)
+    before = {name: value.clone() for name, value in objective.module.state_dict().items()}
+    with pytest.raises(NonFiniteLoss, match="Step 4"):
+        next(steps)
+    assert all(torch.equal(before[name], value) for name, value in objective.module.state_dict().items())
+
+
+def test_rates_rise_stay_and_fall_to_nothing() -> None:
+    config = LoopConfig(num_steps=100, warmup_steps=10, decay_from=0.5)
+    factors = [rate_factor(step, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[30] == 1.0
+    assert factors[-1] == pytest.approx(0.02)
+
+
+def test_orthogonalised_matrices_turn_and_do_not_stretch() -> None:
+    matrices = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    torch.testing.assert_close(orthogonalize(matrices.mT.contiguous()).mT, orthogonalize(matrices))
+
+
+def test_muon_moves_convolutions_as_matrices() -> None:
+    weight = nn.Parameter(torch.zeros(4, 3, 3, 3))
+    weight.grad = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    Muon([weight], lr=0.1).step()
+    values = torch.linalg.svdvals(weight.detach().flatten(1))
+    assert values.min() > 0.05
+    assert values.max() < 0.14
