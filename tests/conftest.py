@@ -6,12 +6,13 @@ Nothing of Stillmotion is imported here: jaxtyping's pytest option must come fir
 import os
 import socket
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="stillmotion-no-hub-")
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "stillmotion-tests-have-no-hub")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("NO_COLOR", None)
 

@@ -55,9 +55,8 @@ def lazily(package: str) -> tuple[str, ...]:
 
 def _homes(package: str) -> dict[str, str]:
     """Return the module that each public name is imported from, as the package's own source says."""
-    spec = sys.modules[package].__spec__
-    source = spec.loader.get_source(package) if spec and hasattr(spec.loader, "get_source") else None
-    blocks = [node for node in ast.parse(source or "").body if isinstance(node, ast.If)]
+    loader: Any = getattr(sys.modules[package].__spec__, "loader", None)
+    blocks = [node for node in ast.parse(loader.get_source(package)).body if isinstance(node, ast.If)]
     found: dict[str, str] = {}
     for block in blocks:
         for statement in block.body if ast.unparse(block.test) == "TYPE_CHECKING" else []:

@@ -5,7 +5,7 @@ import torch
 
 from stillmotion.checkpoints import load
 from stillmotion.motion import DomainAdapter, MotionLora, MotionModule, plug
-from stillmotion.sampling import Denoiser, make_sampler, sample
+from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
 
 from .conftest import Case
 
@@ -60,7 +60,7 @@ def test_ddim_trajectory(case: Case) -> None:
     noise, text = case.io["sample"][:1], case.io["text"]
     with plug(case.unet, motion, noise.shape[2]):
         *_, last = sample(
-            Denoiser(case.unet), sampler, noise, text[1:2], text[:1], guidance_scale=7.5, num_inference_steps=8
+            Denoiser(case.unet), sampler, noise, Guidance(text[1:2], text[:1], 7.5), num_inference_steps=8
         )
     assert sampler.timesteps.tolist() == case.io["ddim8_timesteps"].tolist()
     assert relative(last.latents, case.io["ddim8_cfg7.5_latents"]) <= 1e-4

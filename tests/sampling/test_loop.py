@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionMode
 
 from stillmotion.errors import Cancelled
 from stillmotion.motion import VARIANTS
-from stillmotion.sampling import Denoiser, make_sampler, sample
+from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise
 
 SCHEDULE = VARIANTS["v3"].noise_schedule.scheduler_kwargs()
@@ -40,7 +40,7 @@ def test_one_frame_is_what_diffusers_samples(
 ) -> None:
     noise = frame_noise(3, range(1), (4, 8, 8))
     sampler = make_sampler(name, SCHEDULE, "epsilon")
-    *_, last = sample(Denoiser(unet), sampler, noise, text[:1], text[1:], guidance_scale=7.5, num_inference_steps=5)
+    *_, last = sample(Denoiser(unet), sampler, noise, Guidance(text[:1], text[1:], 7.5), num_inference_steps=5)
     other = theirs.from_config(sampler.config)
     other.set_timesteps(5)
     latents = noise[:, :, 0] * other.init_noise_sigma
@@ -59,9 +59,7 @@ def test_a_seed_alone_equals_itself(unet: UNet2DConditionModel, text: torch.Tens
     for _ in range(2):
         torch.randn(7)  # what ran before does not matter
         sampler = make_sampler(name, SCHEDULE, "epsilon")
-        steps = sample(
-            Denoiser(unet), sampler, noise, text[:1], text[1:], guidance_scale=2.0, num_inference_steps=3, seed=9
-        )
+        steps = sample(Denoiser(unet), sampler, noise, Guidance(text[:1], text[1:], 2.0), num_inference_steps=3, seed=9)
         ends.append(list(steps)[-1].latents)
     assert torch.equal(*ends)
 
@@ -77,7 +75,7 @@ def test_guidance_one_computes_one_half(unet: UNet2DConditionModel, text: torch.
     noise = frame_noise(3, range(2), (4, 8, 8))
     for scale in (1.0, 2.0):
         sampler = make_sampler("ddim", SCHEDULE, "epsilon")
-        list(sample(Denoiser(unet), sampler, noise, text[:1], text[1:], guidance_scale=scale, num_inference_steps=1))
+        list(sample(Denoiser(unet), sampler, noise, Guidance(text[:1], text[1:], scale), num_inference_steps=1))
     handle.remove()
     assert sizes == [2, 4]
 
@@ -89,12 +87,9 @@ def test_it_stops_where_it_is_told(unet: UNet2DConditionModel, text: torch.Tenso
         Denoiser(unet),
         sampler,
         frame_noise(3, range(1), (4, 8, 8)),
-        text[:1],
-        text[1:],
-        guidance_scale=1.0,
+        Guidance(text[:1], text[1:]),
         num_inference_steps=6,
-        cancelled=lambda: len(done) == 2,
+        cancelled=iter([False, False, True]).__next__,
     )
     with pytest.raises(Cancelled, match="2 of 6"):
-        for step in steps:
-            done.append(step)  # noqa: PERF402
+        done.extend(steps)

@@ -19,7 +19,7 @@ from stillmotion.animate.plan import Plan, make_plan
 from stillmotion.animate.session import Models, Session
 from stillmotion.errors import Cancelled, ConfigError, StillmotionError
 from stillmotion.motion import plug
-from stillmotion.sampling import Denoiser, make_sampler, sample
+from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise
 from stillmotion.shapes import fold_frames
 
@@ -161,9 +161,7 @@ class ClipWork:
             Denoiser(t2i.unet),
             sampler,
             latents,
-            texts[1:],
-            texts[:1],
-            guidance_scale=7.5 if config.guidance_scale is None else config.guidance_scale,
+            Guidance(texts[1:], texts[:1], 7.5 if config.guidance_scale is None else config.guidance_scale),
             num_inference_steps=config.num_inference_steps,
             seed=seed,
             cancelled=cancel,

@@ -42,9 +42,9 @@ def convert(
 ) -> Path:
     """Write the motion module, MotionLoRA or domain adapter at `path` in another dialect; return the new path.
 
-    Weights, positional encodings and dtype are kept to the bit; an alpha is folded in (see `load`), since no dialect but
-    kohya's has one. A motion module stored without positional encodings gains them, by the formula, in every dialect but
-    "original": diffusers and ComfyUI need them.
+    Weights, positional encodings and dtype are kept to the bit; an alpha, which only kohya's dialect has, is folded in.
+    A motion module stored without positional encodings gains them, by the formula, in every dialect but "original":
+    diffusers and ComfyUI need them.
 
     Args:
         path: A file or folder in any dialect.
@@ -65,8 +65,7 @@ def convert(
     target = Path(out).expanduser() if out is not None else _beside(source, dialect)
     _require_target(target, dialect, overwrite)
     contents = open_contents(source, values=True)
-    known = {} if num_attention_heads is None else {"num_attention_heads": num_attention_heads}
-    model = build(contents, variant=variant, motion_norm=motion_norm, **known)
+    model = build(contents, variant=variant, motion_norm=motion_norm, num_attention_heads=num_attention_heads)
     stored = any(name.endswith(POSITION_ENDINGS) for name in contents.tensors)
     own = _own(model, dialect)
     if isinstance(model, MotionModule):
@@ -91,8 +90,8 @@ def save(
     Args:
         model: What to write.
         path: The file; for "diffusers" also a folder, which every name without the ending of a file is.
-        dialect: "stillmotion" (diffusers' names, .safetensors), "diffusers" (a MotionAdapter folder or .safetensors; for
-            adapters a folder or file that `load_lora_weights` takes), "original" (the reference's names, .ckpt or
+        dialect: "stillmotion" (diffusers' names, .safetensors), "diffusers" (a MotionAdapter folder or .safetensors;
+            for adapters a folder or file that `load_lora_weights` takes), "original" (the reference's names, .ckpt or
             .safetensors), "comfyui" (what AnimateDiff-Evolved reads: the reference's names, .safetensors).
         metadata: Plain text to be kept in the file.
         overwrite: Whether what is there may be replaced. Of a folder only the files written are.

@@ -1,8 +1,8 @@
 """Tensors out of files, safely: no file can run code, and none is read further than asked.
 
-`read_header` gives names, shapes and dtypes; `read_tensors` the tensors, mapped from the file where its container allows
-it. Both know safetensors, the zip of `torch.save` and its older pickle. A pickle may hold tensors and plain values; one
-that asks for any other Python object is refused, unrun, by the name of that object.
+`read_header` gives names, shapes and dtypes; `read_tensors` the tensors, mapped from the file where its container
+allows it. Both know safetensors, the zip of `torch.save` and its older pickle. A pickle may hold tensors and plain
+values; one that asks for any other Python object is refused, unrun, by the name of that object.
 """
 
 import hashlib
@@ -51,8 +51,8 @@ def read_tensors(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str
 
     Tensors are mapped from the file where the container allows it (safetensors, zip), so that nothing is read before it
     is used; copy them if the file may be changed while they live. A wrapper such as `state_dict` is taken off. Plain
-    values beside the tensors (`epoch`, `global_step`) come back as text in the second mapping, with a safetensors file's
-    own metadata; anything else is left out.
+    values beside the tensors (`epoch`, `global_step`) come back as text in the second mapping, with a safetensors
+    file's own metadata; anything else is left out.
 
     Raises:
         FileError: The file holds no weights, is damaged, or is a pickle that wants code.
@@ -128,8 +128,8 @@ def _unpickle(path: Path, container: Container) -> object:
                 f"({_last_line(error)}). Ask for the file as .safetensors."
             ) from error
         raise FileError(
-            f"{path} was refused: it is a pickle that wants to run code ({wanted}). Nothing of it was run. Weights need "
-            "no code: ask for the file as .safetensors, and do not load this one elsewhere unless you trust its source."
+            f"{path} was refused: it is a pickle that wants to run code ({wanted}). Nothing of it was run. Weights "
+            "need no code: ask for the file as .safetensors, and do not load this one elsewhere unless you trust it."
         ) from error
     except Exception as error:  # A damaged pickle can make the unpickler raise anything.
         raise FileError(

@@ -18,8 +18,8 @@ from stillmotion.motion.variants import NormStatistics
 V1_POSITIONS, V3_POSITIONS = 24, 32
 
 NO_POSITIONS = (
-    "It stores no positional encoding, by which v1 and v3 are told apart; say which it is by variant, for instance v1 for "
-    "a file that the reference's trainer wrote with its released settings."
+    "It stores no positional encoding, by which v1 and v3 are told apart; say which it is by variant, for instance v1 "
+    "for a file that the reference's trainer wrote with its released settings."
 )
 V2_WITHOUT_POSITIONS = "It stores no positional encoding (nor does AnimateLCM); positions come from the formula."
 OTHER_POSITIONS = (

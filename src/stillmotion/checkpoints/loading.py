@@ -78,8 +78,8 @@ def load(
             under diffusers' or kohya's names is taken for a domain adapter only where it is expected.
         variant: The motion module's variant, for files that do not tell ("v1", "v2", "v3").
         motion_norm: "across_frames" for modules of diffusers-based trainers, whose entrance norm pools over frames.
-        num_attention_heads: Heads of the temporal attentions, which no tensor tells; by default what the file's metadata
-            or config says, or 8, as every released module has.
+        num_attention_heads: Heads of the temporal attentions, which no tensor tells; by default what the file's
+            metadata or config says, or 8, as every released module has.
 
     Raises:
         FileError: The file is missing, damaged, unsafe, of another kind, or has tensors that belong to nothing.
@@ -90,8 +90,7 @@ def load(
     if (path / "model_index.json").is_file():
         raise FileError(_wrong_kind(path, Recognised(kind="pipeline"), kinds))
     contents = open_contents(path, values=True)
-    known = {} if num_attention_heads is None else {"num_attention_heads": num_attention_heads}
-    loaded = build(contents, kinds, variant=variant, motion_norm=motion_norm, **known)
+    loaded = build(contents, kinds, variant=variant, motion_norm=motion_norm, num_attention_heads=num_attention_heads)
     if isinstance(loaded, MotionModule):
         # What the file lends would change, or fail, with the file.
         loaded.load_state_dict({name: tensor.clone() for name, tensor in loaded.state_dict().items()}, assign=True)
@@ -106,9 +105,9 @@ def build(
     *,
     variant: str | None = None,
     motion_norm: NormStatistics | None = None,
-    **known: int,
+    num_attention_heads: int | None = None,
 ) -> Loaded:
-    """Return what `load` does, from an opened file, with the file's own memory; `known` are fields of the geometry."""
+    """Return what `load` does, from an opened file, whose memory it shares."""
     found = identify(contents)
     if found.kind == "lora" and kinds == ("domain_adapter",) and found.all_spatial:
         found = replace(found, kind="domain_adapter")
@@ -119,8 +118,9 @@ def build(
     name = known_variant(contents, found, variant)
     assert found.motion is not None
     _require_only_motion(contents, found.motion)
+    known = {} if num_attention_heads is None else {"num_attention_heads": num_attention_heads}
     if not has_positions(contents, found):
-        known = {"max_frames": VARIANTS[name].max_frames} | known
+        known["max_frames"] = VARIANTS[name].max_frames
     geometry = geometry_of(contents, found, **known)
     if geometry.has_mid_block != VARIANTS[name].has_mid_block:
         has = "has" if geometry.has_mid_block else "lacks"

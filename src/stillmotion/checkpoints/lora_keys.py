@@ -4,8 +4,8 @@ A target is the diffusers path of the linear layer that the LoRA changes, as
 `down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q` (MotionLoRA, paper §4.3) or
 `down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q` (domain adapter, paper §4.1). For the first, files say
 
-    reference        …temporal_transformer.transformer_blocks.0.attention_blocks.0.processor.to_q_lora.{down,up}.weight
-    MotionDirector   …temporal_transformer.transformer_blocks.0.attention_blocks.0.to_out.processor.0_lora.{down,up}.weight
+    reference        …temporal_transformer.transformer_blocks.0.attention_blocks.0.processor.to_q_lora.down.weight
+    MotionDirector   …temporal_transformer.transformer_blocks.0.attention_blocks.0.to_out.processor.0_lora.down.weight
                      …temporal_transformer.transformer_blocks.0.ff.net.0.processor.proj_lora.{down,up}.weight
                      …temporal_transformer.transformer_blocks.0.ff.net.processor.2_lora.{down,up}.weight
     diffusers, old   unet.…transformer_blocks.0.attn1.processor.to_q_lora.{down,up}.weight
@@ -75,7 +75,7 @@ class LoraTensors:
 
     @property
     def all_spatial(self) -> bool:
-        """Whether the file changes attentions of a UNet's spatial transformers and nothing else, as a domain adapter."""
+        """Whether all it changes are attentions of a UNet's spatial transformers, as a domain adapter does."""
         return bool(self.down) and len(self.spatial_targets) == len(self.down) and not self.others
 
     @property

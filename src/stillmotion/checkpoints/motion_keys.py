@@ -2,13 +2,13 @@
 
 Inside Stillmotion they are those of diffusers' MotionAdapter. The reference implementation, and ComfyUI after it, say
 
-    diffusers                                       reference
-    {site}.norm.weight                              {site}.temporal_transformer.norm.weight
-    {site}.transformer_blocks.0.attn1.to_q.weight   {site}.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight
-    {site}.transformer_blocks.0.norm1.weight        {site}.temporal_transformer.transformer_blocks.0.norms.0.weight
-    {site}.transformer_blocks.0.norm3.weight        {site}.temporal_transformer.transformer_blocks.0.ff_norm.weight
-    {site}.transformer_blocks.0.pos_embed.pe        {site}.temporal_transformer.transformer_blocks.0.attention_blocks.{0,1}
-                                                        .pos_encoder.pe
+    diffusers, after the site                reference, after the site
+    .norm.weight                             .temporal_transformer.norm.weight
+    .transformer_blocks.0.attn1.to_q.weight  .temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight
+    .transformer_blocks.0.norm1.weight       .temporal_transformer.transformer_blocks.0.norms.0.weight
+    .transformer_blocks.0.norm3.weight       .temporal_transformer.transformer_blocks.0.ff_norm.weight
+    .transformer_blocks.0.pos_embed.pe       .temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe
+                                             .temporal_transformer.transformer_blocks.0.attention_blocks.1.pos_encoder.pe
 
 where a site is `down_blocks.0.motion_modules.1`, `mid_block.motion_modules.0` or `up_blocks.3.motion_modules.2`. The
 reference stores the positional encoding once per attention; the copies are equal, and one is kept.

@@ -1,7 +1,7 @@
 """What the tensors of a file are for, told by their names and shapes alone.
 
-Stillmotion loads motion modules, MotionLoRAs and domain adapters; it recognises the other files that live beside them, so
-that a wrong one can be named.
+Stillmotion loads motion modules, MotionLoRAs and domain adapters; it recognises the other files that live beside them,
+so that a wrong one can be named.
 """
 
 import re

@@ -29,8 +29,8 @@ def require_writable(
     """Return `path` if a file, or a `folder`, of `num_bytes` can be written there. An empty folder counts as none.
 
     Raises:
-        FileError: Something is there and `overwrite` is false, or is of the other sort; the folder above is a file or may
-            not be written; or the disk has less room than `num_bytes`.
+        FileError: Something is there and `overwrite` is false, or is of the other sort; the folder above is a file or
+            may not be written; or the disk has less room than `num_bytes`.
     """
     path = Path(path)
     if path.is_dir() and not folder:
@@ -57,7 +57,8 @@ def require_writable(
 def written_beside(path: str | PathLike[str], *, overwrite: bool = False, num_bytes: int = 0) -> Iterator[Path]:
     """Give a path beside `path` to write a file or a folder to; on success flush it to disk and rename it to `path`.
 
-    A folder is only ever new: none is replaced. If the body fails, what it wrote is removed and `path` is as before. Folders above `path` are made.
+    A folder is only ever new: none is replaced. If the body fails, what it wrote is removed and `path` is as before.
+    Folders above `path` are made.
 
     Raises:
         FileError: As `require_writable`, or the disk refused while writing.

@@ -40,7 +40,8 @@ class ClipView:
         self._screen, self._progress = screen, progress
         self.finished: list[sm.Clip] = []
 
-    def __call__(self, event: "sm.Event") -> None:
+    def show(self, event: "sm.Event") -> None:
+        """Show one event; of a finished clip, where its files are."""
         if isinstance(event, sm.Started):
             name = "" if event.device_name == event.device else f" ({event.device_name})"
             self._screen.note(f"{event.device}{name}, {event.dtype}, seed {event.config.seed}")
@@ -104,7 +105,7 @@ def _animate(arguments: argparse.Namespace, screen: Screen) -> int:
         view = ClipView(screen, progress)
         try:
             for event in sm.animation(config, cancel=pressed, keep_frames=False):
-                view(event)
+                view.show(event)
         except (sm.Cancelled, KeyboardInterrupt) as stop:
             raise sm.Cancelled(f"{stop} {_kept(len(view.finished))}".strip()) from stop
     return 0
@@ -136,7 +137,7 @@ def _replay(arguments: argparse.Namespace, screen: Screen) -> int:
             output_dir=arguments.output_dir,
             overrides=arguments.set,
             allow_changed_models=arguments.allow_changed_models,
-            progress=ClipView(screen, progress),
+            progress=ClipView(screen, progress).show,
             cancel=pressed,
         )
     return 0

@@ -45,7 +45,7 @@ class HelpFormatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=34)
         self._width = min(self._width, 110)
 
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
+    def _fill_text(self, text: str, width: int, indent: str) -> str:  # noqa: ARG002  # argparse's own signature
         return "\n\n".join(textwrap.fill(part, width) for part in text.split("\n\n"))
 
 

@@ -5,6 +5,7 @@ adapter the attention of the image UNet; several act at once, each with a streng
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -71,9 +72,9 @@ class AppliedLora:
             assert isinstance(layer, LoraLayer)
             layer.scaling[self._name] = self._strength
             active = [name for name in layer.active_adapters if name != self._name]
-            # An adapter of strength 0 is left out of the sum, so that the result is the same to the bit.
-            layer._active_adapter = [*active, self._name] if self._strength else active
-            layer._disable_adapters = False
+            # An adapter of strength 0 is left out of the sum, so that the result is the same to the bit. peft's own
+            # `set_adapter` would also decide which of the host's adapters train.
+            layer._active_adapter = [*active, self._name] if self._strength else active  # noqa: SLF001
 
     def remove(self) -> None:
         """Take the updates out; layers that were wrapped for this adapter alone are put back as they were."""
@@ -82,25 +83,22 @@ class AppliedLora:
             assert isinstance(layer, LoraLayer)
             active = [name for name in layer.active_adapters if name != self._name]
             layer.delete_adapter(self._name)
-            layer._active_adapter = active
+            layer._active_adapter = active  # noqa: SLF001
             if not layer.lora_A:
                 _set(self._unet, path, layer.get_base_layer())
 
     def _attach(self, path: str, layer: nn.Module, down: Tensor, up: Tensor) -> None:
         rank = down.shape[0]
-        if not isinstance(layer, LoraLayer):
-            config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False)
-            wrapped = dispatch_default(layer, self._name, config, r=rank, lora_alpha=rank)
-            assert isinstance(wrapped, LoraLayer)
-            wrapped.train(layer.training)
-            _set(self._unet, path, wrapped)
-            layer = wrapped
+        config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False)
+        host: Any = layer  # peft's layers mix themselves into torch's, which no type says
+        if isinstance(layer, LoraLayer):
+            host.update_layer(self._name, r=rank, lora_alpha=rank, config=config)
         else:
-            layer.update_layer(
-                self._name, r=rank, lora_alpha=rank, config=LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False)
-            )
-        weight = layer.get_base_layer().weight
-        for factors, value in ((layer.lora_A, down), (layer.lora_B, up)):
+            host = dispatch_default(layer, self._name, config, r=rank, lora_alpha=rank)
+            host.train(layer.training)
+            _set(self._unet, path, host)
+        weight = host.get_base_layer().weight
+        for factors, value in ((host.lora_A, down), (host.lora_B, up)):
             factor = factors[self._name]
             factor.weight = nn.Parameter(
                 value.to(weight.device, weight.dtype).view(factor.weight.shape), requires_grad=False

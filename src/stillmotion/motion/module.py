@@ -72,7 +72,7 @@ class MotionGeometry:
         if sorted(widths) != list(range(len(widths))) or not widths:
             raise MismatchError(f"Motion modules sit at levels {sorted(widths)}; expected every level from 0 on.")
         encodings = [shape[1] for name, shape in shapes.items() if name.endswith("pos_embed.pe")]
-        read = {
+        read: dict[str, Any] = {
             "block_out_channels": tuple(widths[level] for level in sorted(widths)),
             "layers_per_block": layers,
             "has_mid_block": any(name.startswith("mid_block.") for name in shapes),

@@ -161,7 +161,7 @@ def _check_frames(motion: MotionModule, num_frames: int) -> None:
 
 
 def _motion_hook(site: TemporalTransformer, frames: FrameCount, unet: UNet2DConditionModel) -> Any:
-    def move(layer: nn.Module, _: tuple, output: Any) -> Any:
+    def move(layer: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
         features = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
         if features.shape[0] % frames.num_frames:
             raise MismatchError(
@@ -195,7 +195,7 @@ def _pool_hook(frames: FrameCount) -> Any:
 
 
 def _unpool_hook(frames: FrameCount) -> Any:
-    def unpool(_: nn.Module, __: tuple, output: Tensor) -> Tensor:
+    def unpool(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
         return rearrange(output, "b c (f h) w -> (b f) c h w", f=frames.num_frames)
 
     return unpool

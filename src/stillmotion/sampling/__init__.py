@@ -6,6 +6,7 @@ from stillmotion.lazy import lazily
 
 if TYPE_CHECKING:
     from stillmotion.sampling.denoiser import Denoiser as Denoiser
+    from stillmotion.sampling.denoiser import Guidance as Guidance
     from stillmotion.sampling.loop import Step as Step
     from stillmotion.sampling.loop import sample as sample
     from stillmotion.sampling.names import SamplerName as SamplerName

@@ -2,9 +2,11 @@
 what is sampled.
 """
 
+from dataclasses import dataclass
+
 import torch
 from diffusers import UNet2DConditionModel
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from stillmotion.sampling.schedule import Diffusion
@@ -12,6 +14,18 @@ from stillmotion.shapes import fold_frames, repeat_per_frame, unfold_frames
 
 Latents = Float[Tensor, "batch channels frames height width"]
 Text = Float[Tensor, "batch tokens features"]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a clip is drawn towards, and how far from what (Ho and Salimans 2022)."""
+
+    text: Text
+    """Features of the prompt."""
+    empty: Text
+    """Features of the negative prompt, or of the empty one."""
+    scale: float = 1.0
+    """How far to go; 1 follows the prompt alone, and computes one half of the batch only."""
 
 
 class Denoiser:
@@ -26,7 +40,7 @@ class Denoiser:
     def __call__(
         self,
         latents: Latents,
-        timesteps: Int[Tensor, ""] | Int[Tensor, "batch"] | int | float,
+        timesteps: Num[Tensor, ""] | Int[Tensor, "batch"] | int | float,
         text: Text,
         **extra: object,
     ) -> Latents:
@@ -42,18 +56,13 @@ class Denoiser:
         predicted = self.unet(fold_frames(latents), times, encoder_hidden_states=rows, **extra).sample
         return unfold_frames(predicted, frames)
 
-    def guided(
-        self, latents: Latents, timestep: Tensor, text: Text, empty: Text, guidance_scale: float, **extra: object
-    ) -> Latents:
-        """Return the classifier-free guided prediction (Ho and Salimans 2022), both halves in one batch.
-
-        `guidance_scale` 1 means the caption alone, and computes one half only.
-        """
-        if guidance_scale == 1:
-            return self(latents, timestep, text, **extra)
-        both = self(torch.cat([latents, latents]), timestep, torch.cat([empty, text]), **extra)
-        without, told = both.chunk(2)
-        return without + guidance_scale * (told - without)
+    def guided(self, latents: Latents, timestep: Tensor, guidance: Guidance, **extra: object) -> Latents:
+        """Return the guided prediction, both halves computed in one batch."""
+        if guidance.scale == 1:
+            return self(latents, timestep, guidance.text, **extra)
+        text = torch.cat([guidance.empty, guidance.text])
+        without, told = self(torch.cat([latents, latents]), timestep, text, **extra).chunk(2)
+        return without + guidance.scale * (told - without)
 
     def loss(
         self, latents: Latents, noise: Latents, timesteps: Int[Tensor, "batch"], text: Text, diffusion: Diffusion

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stillmotion.errors import Cancelled
-from stillmotion.sampling.denoiser import Denoiser
+from stillmotion.sampling.denoiser import Denoiser, Guidance
 from stillmotion.seeding import generator
 
 Latents = Float[Tensor, "batch channels frames height width"]
@@ -30,15 +30,13 @@ def sample(
     denoiser: Denoiser,
     sampler: SchedulerMixin,
     noise: Latents,
-    text: Float[Tensor, "batch tokens features"],
-    empty: Float[Tensor, "batch tokens features"],
+    guidance: Guidance,
     *,
-    guidance_scale: float,
     num_inference_steps: int,
     seed: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
-    """Denoise unit noise under a caption's and the negative prompt's text features; yield every step.
+    """Denoise unit noise towards what `guidance` says; yield every step.
 
     Samplers that add noise of their own take it from (seed, step). Raises `Cancelled` when `cancelled()` says so.
     """
@@ -49,7 +47,7 @@ def sample(
         if cancelled():
             raise Cancelled(f"Stopped after {index} of {num_inference_steps} steps.")
         scaled = sampler.scale_model_input(latents, timestep)
-        predicted = denoiser.guided(scaled, timestep, text, empty, guidance_scale)
+        predicted = denoiser.guided(scaled, timestep, guidance)
         chance = {"generator": generator(seed, "sampler", index)} if stochastic else {}
         latents = sampler.step(predicted, timestep, latents, **chance).prev_sample
         yield Step(index=index + 1, total=len(sampler.timesteps), latents=latents)

@@ -5,7 +5,7 @@ prediction type from the image model; a sampler adds only how it steps.
 import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from diffusers import (
     DDIMScheduler,
@@ -49,7 +49,7 @@ def make_sampler(
         near = difflib.get_close_matches(name, SAMPLERS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"sampler: unknown name {name!r}; expected one of {', '.join(SAMPLERS)}.{hint}")
-    kind, own = SAMPLERS[name]
+    kind, own = SAMPLERS[cast(SamplerName, name)]
     schedule = dict(noise_schedule)
     if name in _NO_CLIP_SAMPLE:
         schedule.pop("clip_sample", None)

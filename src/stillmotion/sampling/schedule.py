@@ -4,6 +4,7 @@ Symbols as in the paper: ᾱ_t is the share of the signal's power left at timest
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from diffusers import DDIMScheduler
 from jaxtyping import Float, Int
@@ -29,7 +30,7 @@ class Diffusion:
             )
 
     @classmethod
-    def from_config(cls, config: dict) -> "Diffusion":
+    def from_config(cls, config: dict[str, Any]) -> "Diffusion":
         """Return the process that a diffusers scheduler's config describes."""
         scheduler = DDIMScheduler.from_config(config)
         return cls(scheduler.alphas_cumprod, config.get("prediction_type", "epsilon"))

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stillmotion.errors import FileError, MismatchError
@@ -77,9 +79,6 @@ def _check_folder(folder: Path) -> None:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     wanted = [f"{part}/*" for part in PARTS] + ["model_index.json"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))

@@ -147,7 +147,7 @@ def _streaks(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, index: int) 
         canvas.ink_stroke(STREAK[index], stroke, rows)
 
 
-def _strokes(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, index: int) -> None:
+def _strokes(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, _: int) -> None:
     radius, lift = pose["radius"], pose["lift"]
     x, y = canvas.x[rows], canvas.y[rows]
     foot = pose["y"] + radius * pose["stretch"].sqrt()
@@ -160,7 +160,7 @@ def _strokes(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, index: int) 
         canvas.ink_stroke(WHITE, torch.where(lift < 0.07, puff, 1.0), rows)
 
 
-def _rays(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, index: int) -> None:
+def _rays(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, _: int) -> None:
     radius = pose["radius"]
     for turn in range(6):
         dx, dy = math.cos(math.pi * (turn / 3 + 0.5)), math.sin(math.pi * (turn / 3 + 0.5))
@@ -170,7 +170,7 @@ def _rays(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, index: int) -> 
         canvas.ink_stroke((1.0, 0.86, 0.20), ray, rows)
 
 
-def _arcs(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, index: int) -> None:
+def _arcs(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, _: int) -> None:
     x, y = _turned(canvas.x[rows] - pose["x"], canvas.y[rows] - pose["y"], pose["angle"])
     for side in (1.0, -1.0):
         stroke = sdf.arc(side * x, y, 1.36 * pose["radius"], 0.95, 0.125 * pose["radius"])

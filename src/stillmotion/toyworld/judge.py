@@ -52,6 +52,7 @@ class Judge(nn.Module):
         self.head = nn.Sequential(nn.Linear(flat, 192), nn.SiLU(), nn.Linear(192, sum(CLASSES.values()) + MEASURES))
 
     def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> Reading:
+        """Return what is seen in each picture."""
         small = F.interpolate(pixels, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True, align_corners=False)
         *scores, measures = self.head(self.features(small)).split([*CLASSES.values(), MEASURES], dim=1)
         return Reading(dict(zip(CLASSES, scores, strict=True)), measures)

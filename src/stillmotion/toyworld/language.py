@@ -8,6 +8,7 @@ Every part but the shape may be left out: "a red ball rolling right on green gra
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -68,7 +69,7 @@ def vocabulary() -> list[str]:
 def draw_scene(generator: torch.Generator, *, motions: tuple[str | None, ...] = (*MOTIONS, None)) -> Scene:
     """Return a scene drawn evenly from every word, its motion from `motions`."""
 
-    def choose(words: tuple) -> str | None:
+    def choose(words: tuple[str | None, ...]) -> str | None:
         return words[int(torch.randint(len(words), (), generator=generator))]
 
     return Scene(shape=str(choose(SHAPES)), colour=choose(COLOURS), motion=choose(motions), place=choose(PLACES))
@@ -78,4 +79,5 @@ def shorten(scene: Scene, generator: torch.Generator) -> Scene:
     """Return the scene with its colour, place or motion sometimes left unsaid, as people's captions leave things out."""
     drop = torch.rand(3, generator=generator) < torch.tensor([0.06, 0.12, 0.06])
     unsaid = [part for part, dropped in zip(("colour", "place", "motion"), drop.tolist(), strict=True) if dropped]
-    return dataclasses.replace(scene, **dict.fromkeys(unsaid))
+    nothing: dict[str, Any] = dict.fromkeys(unsaid)
+    return dataclasses.replace(scene, **nothing)

@@ -51,8 +51,10 @@ class LoopConfig:
 class Objective(Protocol):
     """What is trained, and on what."""
 
-    module: nn.Module
-    """Its parameters that require gradients are trained, and saved."""
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters that require gradients are trained, and saved."""
+        ...
 
     def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
         """Return the loss of the step's own batch, and figures to report."""

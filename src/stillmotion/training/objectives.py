@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import CLIPModel
 
 from stillmotion.sampling.denoiser import Denoiser
 from stillmotion.sampling.schedule import Diffusion
@@ -55,7 +54,7 @@ class Captioned:
 class ClipObjective:
     """Contrastive pairs of picture and caption (Radford et al. 2021), equal captions counted as matches."""
 
-    module: CLIPModel
+    module: nn.Module  # a transformers CLIPModel, or what answers as it does
     batch: Callable[[int], Captioned]
 
     def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:

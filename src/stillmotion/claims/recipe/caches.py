@@ -70,6 +70,7 @@ def from_bytes(pixels: UInt8[Tensor, "..."], device: str = "cpu") -> Float[Tenso
 
 
 def shrink(pictures: UInt8[Tensor, "pictures 3 128 128"]) -> UInt8[Tensor, "pictures 3 64 64"]:
+    """Return the pictures at half their size, as the CLIP pair and the judge take them."""
     return to_bytes(F.interpolate(from_bytes(pictures), (64, 64), mode="bilinear", antialias=True))
 
 

@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from stillmotion.claims.recipe.config import RecipeConfig
 from stillmotion.errors import StillmotionError
 from stillmotion.motion import VARIANTS
-from stillmotion.sampling import Denoiser, make_sampler, sample
+from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise, generator
 from stillmotion.toyworld import load_judge, models
 from stillmotion.toyworld.judge import Reading
@@ -93,9 +93,7 @@ def sample_stills(weights: Path, scenes: list[Scene], device: str = "cpu") -> to
         Denoiser(unet),
         sampler,
         noise,
-        torch.cat(text),
-        empty.expand(len(said), -1, -1),
-        guidance_scale=5.0,
+        Guidance(torch.cat(text), empty.expand(len(said), -1, -1), 5.0),
         num_inference_steps=20,
     )
     *_, last = steps
