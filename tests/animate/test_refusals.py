@@ -101,11 +101,18 @@ def test_files_of_another_kind_are_named_as_what_they_are(
     job: Job, tmp_path: Path, motion_lora_file: Callable[..., Path], domain_adapter_file: Path
 ) -> None:
     lora, adapter = str(motion_lora_file("v3")), str(domain_adapter_file)
-    refused(job(motion=lora), FileError, "is a MotionLoRA, expected a motion module; give it as motion_loras", tmp_path)
-    refused(job(motion=adapter), FileError, "is a domain adapter, expected a motion module", tmp_path)
-    refused(job(motion_loras=(adapter,)), FileError, "is a domain adapter, expected a MotionLoRA", tmp_path)
-    refused(job(domain_adapter=lora), FileError, "is a MotionLoRA, expected a domain adapter", tmp_path)
-    refused(job(model=job().motion), FileError, "is a motion module, expected a Stable Diffusion", tmp_path)
+    refused(
+        job(motion=lora),
+        FileError,
+        r"is a MotionLoRA \(rank 2\), expected a motion module; give it as motion_loras",
+        tmp_path,
+    )
+    refused(job(motion=adapter), FileError, r"is a domain adapter \(rank 2\), expected a motion module", tmp_path)
+    refused(job(motion_loras=(adapter,)), FileError, r"is a domain adapter \(rank 2\), expected a MotionLoRA", tmp_path)
+    refused(job(domain_adapter=lora), FileError, r"is a MotionLoRA \(rank 2\), expected a domain adapter", tmp_path)
+    refused(
+        job(model=job().motion), FileError, r"is a motion module \(variant v3\), expected a Stable Diffusion", tmp_path
+    )
 
 
 def test_a_v2_motion_lora_on_a_v3_module(job: Job, tmp_path: Path, motion_lora_file: Callable[..., Path]) -> None:

@@ -78,8 +78,9 @@ def end(
 
 
 def compact(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the copy that travels in the clip: what replaying needs, without timings or the machine's own facts."""
+    """Return the copy that travels in the clip: what replaying needs, nothing of where it was written or how fast."""
     small = {key: record[key] for key in _IN_THE_CLIP if key in record}
+    small["config"] = {key: value for key, value in record.get("config", {}).items() if key != "output_dir"}
     small["models"] = [{key: file[key] for key in ("role", "name", "sha256")} for file in record.get("models", ())]
     return small
 

@@ -1,89 +1,191 @@
-"""Loading an image model: a diffusers folder, a hub id, or a single file of Stable Diffusion 1.5, without network."""
+"""Loading an image model, whatever its packaging: a diffusers folder, a hub id, a single file; with its own VAE or another."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stillmotion.errors import FileError, MismatchError
+from stillmotion.t2i.hub import from_hub
 from stillmotion.t2i.models import T2I
+from stillmotion.t2i.original_names import VAE_PREFIX
+from stillmotion.t2i.reading import SINGLE_FILES, read_tensors
+from stillmotion.t2i.single_file import Part, load_single_file, make_vae, part_of
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-SINGLE_FILE = (".safetensors", ".ckpt", ".pt", ".pth")
+"""What a diffusers folder must hold."""
+
+_WEIGHTS = (("safetensors", ""), ("safetensors", "fp16"), ("bin", ""), ("bin", "fp16"))  # in order of preference
+_STORED = "position_ids"  # a count from 0, which programs of old stored with the weights
 
 
 def load_t2i(
-    source: str | Path, *, vae: str | Path | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    source: str | Path,
+    *,
+    vae: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
 ) -> T2I:
-    """Return the image model that `source` names: a diffusers folder, a single file, or a hub id.
+    """Return the image model that `source` names, ready to sample: in eval mode, nothing of it requiring gradients.
 
-    `vae` replaces its autoencoder (a folder). Raises `FileError` saying what is there instead.
+    Args:
+        source: A diffusers folder, a hub id, or a single .safetensors or .ckpt file of Stable Diffusion 1.x, which needs
+            no network.
+        vae: Another VAE than the model's own: a folder, a file of a VAE in any layout, or a whole checkpoint, of which
+            the VAE is taken.
+        dtype: How weights are held and computed with.
+        device: Where they are.
+
+    Raises:
+        FileError: A file is missing, damaged, unsafe, or no image model; the message says what it is.
+        MismatchError: It is of a family that is not known here, its parts do not fit each other, or it has weights
+            missing or too many.
     """
     path = Path(source).expanduser()
-    if path.is_file() or path.suffix in SINGLE_FILE:
-        folder = _single_file_not_yet(path)
+    other = load_vae(vae, dtype) if vae is not None else None
+    if path.is_file() or (not path.exists() and path.suffix.lower() in SINGLE_FILES):
+        model = load_single_file(path, other)
     else:
-        folder = path if path.exists() else _from_hub(str(source))
-    _check_folder(folder)
-    part = {"torch_dtype": dtype, "local_files_only": True, **_variant(folder)}
-    model = T2I(
-        unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **part),
-        vae=_vae(Path(vae), dtype) if vae else AutoencoderKL.from_pretrained(folder, subfolder="vae", **part),
-        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
-        source=str(source),
-        files={file: file.parent.name for file in sorted(folder.glob("*/*.safetensors")) if file.parent.name in PARTS},
-    )
+        model = _load_folder(path if path.is_dir() else from_hub(str(source), PARTS), other, dtype)
+        model.source = str(source)
+    if vae is not None:
+        model.report.append(f"{Path(vae).name} stands in for the model's own VAE")
+        model.files |= dict.fromkeys(_vae_files(Path(vae).expanduser()), "vae")
+    _check_parts(model)
     for module in (model.unet, model.vae, model.text_encoder):
-        module.eval().requires_grad_(False)
+        module.eval().requires_grad_(requires_grad=False)
     return model.to(device, dtype)
 
 
-def _single_file_not_yet(path: Path) -> Path:
-    if not path.exists():
-        raise FileError(f"{path} does not exist; give a diffusers folder or a checkpoint file.")
-    raise FileError(f"{path} is a single file; this version loads diffusers folders and hub ids only.")
+def load_vae(source: str | Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """Return a VAE: of a diffusers folder or the model folder around it, or of a file in original or diffusers' names.
+
+    Of a whole checkpoint its VAE is taken. Raises `FileError` or `MismatchError` as `load_t2i`.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _part(AutoencoderKL, _vae_folder(path), dtype, [])
+    tensors, _ = read_tensors(path)
+    part = part_of(tensors, VAE_PREFIX, f"{path}: the VAE")
+    part = part if part.tensors else Part(tensors=tensors, where=str(path))
+    if "decoder.conv_in.weight" not in part.tensors:
+        raise FileError(f"vae: {path} is no VAE; its {len(tensors)} tensors begin with {min(tensors)}.")
+    return make_vae(part)
 
 
-def _vae(path: Path, dtype: torch.dtype) -> AutoencoderKL:
-    if not (path / "config.json").exists():
-        raise FileError(f"vae: {path} is not a diffusers VAE folder (no config.json in it).")
-    return AutoencoderKL.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+def _load_folder(folder: Path, vae: AutoencoderKL | None, dtype: torch.dtype) -> T2I:
+    """Return the model of a diffusers folder; `vae` stands in for its own."""
+    _check_folder(folder, [part for part in PARTS if part != "vae" or vae is None])
+    report: list[str] = []
+    files = {file: part for part in PARTS[:3] if part != "vae" or vae is None for file in _weights(folder / part)[0]}
+    return T2I(
+        unet=_part(UNet2DConditionModel, folder / "unet", dtype, report),
+        vae=vae if vae is not None else _part(AutoencoderKL, folder / "vae", dtype, report),
+        text_encoder=_part(CLIPTextModel, folder / "text_encoder", dtype, report),
+        tokenizer=_tokenizer(folder / "tokenizer"),
+        scheduler_config=_json(folder / "scheduler" / "scheduler_config.json"),
+        source=str(folder),
+        files=files,
+        report=report,
+    )
 
 
-def _variant(folder: Path) -> dict[str, Any]:
-    """Return the file variant to ask for where only half-precision files are there."""
-    unet = folder / "unet"
-    plain = list(unet.glob("diffusion_pytorch_model*.safetensors"))
-    if plain and all(".fp16." in file.name for file in plain):
-        return {"variant": "fp16"}
-    return {}
+def _part(kind: Any, folder: Path, dtype: torch.dtype, report: list[str]) -> Any:
+    """Return one model of a diffusers folder, every weight of which came from its files; note what else they hold."""
+    files, options = _weights(folder)
+    options |= {"dtype" if kind is CLIPTextModel else "torch_dtype": dtype}
+    try:
+        model, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True, **options)
+    except Exception as error:  # The libraries raise many kinds for a damaged file or config.
+        reason = str(error).strip().splitlines()
+        raise FileError(f"{folder} cannot be loaded ({reason[0] if reason else error!r}); fetch it again.") from error
+    wrong = {"lacks": info["missing_keys"], "has others in size:": info["mismatched_keys"]}
+    for what, keys in wrong.items():
+        if keys:
+            raise MismatchError(
+                f"{folder} {what} {len(keys)} weights that its config.json asks for, first {min(map(str, keys))}."
+            )
+    if extra := [key for key in info["unexpected_keys"] if not key.endswith(_STORED)]:
+        report.append(
+            f"{folder.name}/{files[0].name}: {len(extra)} tensors skipped, which no layer takes: {min(extra)}, …"
+        )
+    return model
 
 
-def _check_folder(folder: Path) -> None:
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+def _weights(folder: Path) -> tuple[list[Path], dict[str, Any]]:
+    """Return the files of a part's weights, and what to ask diffusers for so that it reads these."""
+    for ending, variant in _WEIGHTS:
+        of = rf"(\.{variant})" if variant else ""
+        whole = rf"(diffusion_pytorch_model|pytorch_model|model)({of}(-\d+-of-\d+)?|(-\d+-of-\d+)?{of})\.{ending}"
+        found = sorted(file for file in folder.glob(f"*.{ending}") if re.fullmatch(whole, file.name))
+        if found:
+            return found, {"use_safetensors": ending == "safetensors", **({"variant": variant} if variant else {})}
+    raise FileError(
+        f"{folder} has no weights: no {' or '.join(ending for ending, _ in _WEIGHTS[::2])} file that is known."
+    )
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise FileError(f"{folder} is no tokenizer: it has neither tokenizer.json nor vocab.json and merges.txt.")
+    try:
+        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # As for weights.
+        raise FileError(f"{folder} is no tokenizer of CLIP's that can be read ({error}).") from error
+
+
+def _check_folder(folder: Path, parts: list[str]) -> None:
+    missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise FileError(
-            f"{folder} is not a Stable Diffusion model in diffusers' layout: it has no {', '.join(missing)}. Give the "
-            f"folder that holds model_index.json."
+            f"{folder} is no Stable Diffusion model in diffusers' layout: it has no {', '.join(missing)}. Give the "
+            "folder that holds model_index.json."
         )
-    config = json.loads((folder / "unet" / "config.json").read_text())
-    if (name := config.get("_class_name", "UNet2DConditionModel")) != "UNet2DConditionModel":
+    name = _json(folder / "unet" / "config.json").get("_class_name", "UNet2DConditionModel")
+    if name != "UNet2DConditionModel":
         raise MismatchError(f"{folder}/unet is a {name}; motion plugs into a UNet2DConditionModel.")
+    if (folder / "text_encoder_2").is_dir():
+        raise MismatchError(
+            f"{folder} is a Stable Diffusion XL model; this version loads those of Stable Diffusion 1.x."
+        )
 
 
-def _from_hub(name: str) -> Path:
-    wanted = [f"{part}/*" for part in PARTS] + ["model_index.json"]
+def _check_parts(model: T2I) -> None:
+    """Refuse parts that do not fit each other, as an inpainting model's UNet and its VAE."""
+    channels, latents = model.unet.config.in_channels, model.vae.config.latent_channels
+    if channels != latents:
+        why = (
+            "made for inpainting or editing; use the plain text-to-image model"
+            if channels > latents
+            else "of other kinds"
+        )
+        raise MismatchError(
+            f"{model.source}: the UNet takes {channels} channels, the VAE gives {latents}: they are {why}."
+        )
+    wanted, given = model.unet.config.cross_attention_dim, model.text_encoder.config.hidden_size
+    if wanted != given:
+        raise MismatchError(
+            f"{model.source}: the UNet takes text features of width {wanted}, its text encoder gives {given}."
+        )
+
+
+def _vae_folder(path: Path) -> Path:
+    found = next((folder for folder in (path, path / "vae") if (folder / "config.json").is_file()), None)
+    if found is None or _json(found / "config.json").get("_class_name") != "AutoencoderKL":
+        raise FileError(f"vae: {path} is no diffusers folder of an AutoencoderKL.")
+    return found
+
+
+def _vae_files(path: Path) -> list[Path]:
+    return _weights(_vae_folder(path))[0] if path.is_dir() else [path]
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileError(
-            f"{name!r} is neither a file nor a folder here, and no model of that name could be fetched "
-            f"({type(error).__name__}). Check the path, or fetch the model once while online."
-        ) from error
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} is missing or no JSON ({error}).") from error

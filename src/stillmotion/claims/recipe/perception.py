@@ -91,7 +91,7 @@ def train_judge(config: RecipeConfig) -> Iterator[StepDone]:
     truth = picture_truth(range(len(pictures)), seed=config.seed)
     vae = AutoencoderKL.from_pretrained(weights / "vae").float().eval().to(config.device)
     with torch.no_grad():
-        chunks = [from_bytes(chunk, config.device) for chunk in pictures[: config.num_pictures // 8].split(16)]
+        chunks = [from_bytes(chunk, config.device) for chunk in pictures[: config.num_pictures // 12].split(16)]
         through = torch.cat([shrink(to_bytes(vae.decode(vae.encode(c).latent_dist.mean).sample).cpu()) for c in chunks])
     small = torch.cat([through, *(shrink(chunk) for chunk in pictures[len(through) :].split(512))])
 
