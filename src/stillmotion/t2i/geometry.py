@@ -60,7 +60,8 @@ def vae_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     diffusers = "encoder.down_blocks.0.resnets.0.conv1.weight" in tensors
     level, resnet = ("encoder.down_blocks.{}", "resnets") if diffusers else ("encoder.down.{}", "block")
-    widths, layers = [], 0
+    widths: list[int] = []
+    layers = 0
     while f"{level.format(len(widths))}.{resnet}.0.conv1.weight" in tensors:
         widths.append(tensors[f"{level.format(len(widths))}.{resnet}.0.conv1.weight"].shape[0])
     while f"{level.format(0)}.{resnet}.{layers}.conv1.weight" in tensors:

@@ -122,7 +122,7 @@ def _layer_names(root: nn.Module, part: str) -> dict[str, str]:
         names |= {f"text_model.{path.removeprefix('text_model.')}": path for path in paths}
         names |= {path.removeprefix("text_model."): path for path in paths}
     else:
-        names |= {original: path for path, original in unet_layers(root).items()}
+        names |= {original: path for path, original in unet_layers(root).items() if path in names}
     return names | {name.replace(".", "_"): path for name, path in names.items()}
 
 

@@ -5,6 +5,7 @@ The tables are made from a model's own structure, so they hold for any widths an
 
 from collections.abc import Iterator
 
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 RESNET = {
@@ -27,7 +28,7 @@ UNET_PREFIX, VAE_PREFIX, TEXT_PREFIX = "model.diffusion_model.", "first_stage_mo
 """Where the parts of a model lie in a single file."""
 
 
-def unet_layers(unet: nn.Module) -> dict[str, str]:
+def unet_layers(unet: UNet2DConditionModel) -> dict[str, str]:
     """Return the original name of every layer of a UNet that has weights, without `UNET_PREFIX`.
 
     Layers that peft has wrapped are named as before.
@@ -35,7 +36,7 @@ def unet_layers(unet: nn.Module) -> dict[str, str]:
     return dict(_renamed(unet, _unet_places(unet), {"resnets": RESNET}))
 
 
-def vae_layers(vae: nn.Module) -> dict[str, str]:
+def vae_layers(vae: AutoencoderKL) -> dict[str, str]:
     """Return the original name of every layer of a VAE that has weights, without `VAE_PREFIX`."""
     return dict(_renamed(vae, _vae_places(vae), {"resnets": VAE_RESNET, "attentions": VAE_ATTENTION}))
 
@@ -57,7 +58,7 @@ def _weighted(module: nn.Module) -> Iterator[str]:
             yield path.removesuffix("base_layer").rstrip(".")
 
 
-def _unet_places(unet: nn.Module) -> Iterator[tuple[str, str]]:
+def _unet_places(unet: UNet2DConditionModel) -> Iterator[tuple[str, str]]:
     """Yield every block of a UNet as (its place, its place in the original, where blocks are numbered through)."""
     yield "conv_in", "input_blocks.0.0"
     yield "time_embedding.linear_1", "time_embed.0"
@@ -90,7 +91,7 @@ def _unet_places(unet: nn.Module) -> Iterator[tuple[str, str]]:
     yield "conv_out", "out.2"
 
 
-def _vae_places(vae: nn.Module) -> Iterator[tuple[str, str]]:
+def _vae_places(vae: AutoencoderKL) -> Iterator[tuple[str, str]]:
     for half, blocks, sampler in (("encoder", "down_blocks", "downsample"), ("decoder", "up_blocks", "upsample")):
         part = getattr(vae, half)
         levels = getattr(part, blocks)
