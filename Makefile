@@ -53,7 +53,8 @@ format: $(DEV_READY)
 
 bench: $(RUN_READY)
 	$(BIN)/stillmotion bench plug
-	$(BIN)/stillmotion bench step
+	$(BIN)/stillmotion bench step --size sd15
+	$(BIN)/stillmotion bench step --size sd15 --dtype bfloat16
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -31,8 +31,16 @@ from stillmotion.t2i import T2I
 Job = Callable[..., AnimateConfig]
 
 
+_session = Session()
+
+
+def make(config: AnimateConfig, **options: Any) -> sm.Clip:
+    """`sm.animate` with the models kept between tests."""
+    return sm.animate(config, session=_session, **options)
+
+
 def clips(config: AnimateConfig, **options: Any) -> list[sm.Clip]:
-    return [event.clip for event in animation(config, **options) if isinstance(event, Finished)]
+    return [event.clip for event in animation(config, session=_session, **options) if isinstance(event, Finished)]
 
 
 def test_a_clip_stays_in_memory_and_can_be_saved(job: Job, tmp_path: Path) -> None:
@@ -61,7 +69,7 @@ def test_events_come_in_order(job: Job, tmp_path: Path) -> None:
 
 def test_a_run_folder_holds_everything(job: Job, tmp_path: Path) -> None:
     formats = ("mp4", "webm", "gif", "webp", "png")
-    clip = sm.animate(job(output_dir=tmp_path / "outputs", formats=formats, width=72, height=56))
+    clip = make(job(output_dir=tmp_path / "outputs", formats=formats, width=72, height=56))
     assert clip.folder is not None and clip.folder.parent == tmp_path / "outputs"
     names = {"clip.mp4", "clip.webm", "clip.gif", "clip.webp", "clip-frames", "contact-sheet.png", "run.json"}
     assert {entry.name for entry in clip.folder.iterdir()} == names
@@ -77,7 +85,7 @@ def test_a_run_folder_holds_everything(job: Job, tmp_path: Path) -> None:
 
 def test_run_json_says_how_it_was_made(job: Job, tmp_path: Path) -> None:
     config = job(output_dir=tmp_path, seed=2**70, guidance_scale=None, formats=("gif",))
-    clip = sm.animate(config)
+    clip = make(config)
     assert clip.folder is not None
     found = json.loads((clip.folder / "run.json").read_text(encoding="utf-8"))
     assert found["schema"] == 1 and found["seed"] == found["config"]["seed"] == str(2**70)
@@ -97,7 +105,7 @@ def test_run_json_says_how_it_was_made(job: Job, tmp_path: Path) -> None:
 
 
 def test_the_seed_decides(job: Job) -> None:
-    first, again, other = (sm.animate(job(seed=seed)).frames for seed in (7, 7, 8))
+    first, again, other = (make(job(seed=seed)).frames for seed in (7, 7, 8))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -105,30 +113,30 @@ def test_the_seed_decides(job: Job) -> None:
 def test_a_seed_alone_equals_that_seed_in_a_batch(job: Job) -> None:
     batch = clips(job(seed=6, num_clips=3))
     assert [clip.seed for clip in batch] == [6, 7, 8]
-    assert np.array_equal(batch[1].frames, sm.animate(job(seed=7)).frames)
+    assert np.array_equal(batch[1].frames, make(job(seed=7)).frames)
 
 
 def test_motion_moves(job: Job) -> None:
     """Frames share one text and differ by noise alone; without motion frame 0 would not know of the others."""
-    short, long = (sm.animate(job(num_frames=count)).frames for count in (3, 4))
+    short, long = (make(job(num_frames=count)).frames for count in (3, 4))
     assert not np.array_equal(short[0], long[0])
 
 
 def test_a_drawn_seed_is_recorded(job: Job) -> None:
-    one, two = sm.animate(job(seed=None)), sm.animate(job(seed=None))
+    one, two = make(job(seed=None)), make(job(seed=None))
     assert one.seed != two.seed
-    assert np.array_equal(one.frames, sm.animate(job(seed=one.seed)).frames)
+    assert np.array_equal(one.frames, make(job(seed=one.seed)).frames)
 
 
 def test_chunks_do_not_change_the_clip(job: Job) -> None:
-    by_one, by_three = (sm.animate(job(decode_chunk=chunk)).frames.astype(int) for chunk in (1, 3))
+    by_one, by_three = (make(job(decode_chunk=chunk)).frames.astype(int) for chunk in (1, 3))
     assert np.abs(by_one - by_three).max() <= 1
 
 
 def test_frames_need_not_be_kept(job: Job, tmp_path: Path) -> None:
     (clip,) = clips(job(output_dir=tmp_path, formats=("png",)), keep_frames=False)
     assert len(clip.frames) == 0 and clip.folder is not None
-    assert np.array_equal(read_clip(clip.folder / "clip-frames"), sm.animate(job()).frames)
+    assert np.array_equal(read_clip(clip.folder / "clip-frames"), make(job()).frames)
     with pytest.raises(sm.FileError, match="were not kept"):
         clip.save(tmp_path / "ball.mp4")
     with pytest.raises(ConfigError, match="output_dir: expected a folder"):
@@ -136,7 +144,7 @@ def test_frames_need_not_be_kept(job: Job, tmp_path: Path) -> None:
 
 
 def test_runs_never_overwrite_each_other(job: Job, tmp_path: Path) -> None:
-    folders = {sm.animate(job(output_dir=tmp_path, formats=())).folder for _ in range(3)}
+    folders = {make(job(output_dir=tmp_path, formats=())).folder for _ in range(3)}
     assert len(folders) == 3 and len(list(tmp_path.iterdir())) == 3
 
 
@@ -214,7 +222,7 @@ def test_adapters_act_by_their_strength(
 
 
 def test_half_precision_makes_a_clip_too(job: Job) -> None:
-    half, whole = (sm.animate(job(dtype=dtype)).frames.astype(int) for dtype in ("bfloat16", "float32"))
+    half, whole = (make(job(dtype=dtype)).frames.astype(int) for dtype in ("bfloat16", "float32"))
     assert half.shape == whole.shape and np.abs(half - whole).mean() < 30
 
 
