@@ -12,7 +12,6 @@ BIN    := $(VENV)/bin
 RUN_READY := $(VENV)/.ready-to-run
 DEV_READY := $(VENV)/.ready-to-develop
 
-# Two threads of one process would fight over two cores with the test runner's own processes.
 TEST_FLAGS ?=
 
 .PHONY: help demo test test-slow check format bench clean

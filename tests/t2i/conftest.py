@@ -30,7 +30,7 @@ def make_vae() -> AutoencoderKL:
 
 @pytest.fixture(scope="session")
 def pipe() -> StableDiffusionPipeline:
-    """diffusers' own pipeline of the tiny model; tests leave it as it is."""
+    """Diffusers' own pipeline of the tiny model; tests leave it as it is."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=64,

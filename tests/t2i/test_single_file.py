@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from tests.t2i.conftest import Tensors, make_vae, original
 
 from stillmotion.errors import FileError, MismatchError
 from stillmotion.t2i import T2I, load_t2i
-from tests.t2i.conftest import Tensors, make_vae
+from stillmotion.t2i.original_names import VAE_PREFIX, vae_layers
 
 Write = Callable[..., Path]
 
@@ -29,12 +30,17 @@ def test_a_single_file_is_the_folder_it_was_made_from(
     model = load_t2i(path)
     same(model, pipe)
     for name in ("block_out_channels", "layers_per_block", "cross_attention_dim", "up_block_types", "sample_size"):
-        assert list(map(str, [model.unet.config[name]])) == list(map(str, [pipe.unet.config[name]])), name
+        ours, theirs = model.unet.config[name], pipe.unet.config[name]
+        assert (list(ours) if isinstance(ours, list) else ours) == (
+            list(theirs) if isinstance(theirs, tuple) else theirs
+        )
     assert model.prediction_type == "epsilon"
     assert model.scheduler_config["beta_schedule"] == "scaled_linear"
     assert model.files == {path: "single file"}
-    assert model.report == [f"tiny.safetensors: {len(tensors)} tensors applied (unet {_count(pipe.unet)}, "
-                            f"text_encoder {_count(pipe.text_encoder)}, vae {_count(pipe.vae)})"]
+    assert model.report == [
+        f"tiny.safetensors: {len(tensors)} tensors applied (unet {_count(pipe.unet)}, "
+        f"text_encoder {_count(pipe.text_encoder)}, vae {_count(pipe.vae)})"
+    ]
     assert not any(parameter.requires_grad for parameter in model.unet.parameters())
     text = model.encode_text(["a photo of a cat", ""])
     torch.testing.assert_close(text, pipe.encode_prompt(["a photo of a cat", ""], "cpu", 1, False)[0], rtol=0, atol=0)
@@ -98,9 +104,6 @@ def _old(name: str) -> str:
 def test_another_vae_in_any_form(form: str, folder: Path, tensors: Tensors, write: Write) -> None:
     torch.manual_seed(1)
     other = make_vae()
-    from stillmotion.t2i.original_names import VAE_PREFIX, vae_layers
-    from tests.t2i.conftest import original
-
     named = original(other.state_dict(), vae_layers(other), VAE_PREFIX)
     bare = {name.removeprefix(VAE_PREFIX): value for name, value in named.items()}
     path = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 Pixels = Float[Tensor, "images 3 height width"]
@@ -55,7 +55,7 @@ class T2I:
     def to(self, device: str | torch.device, dtype: torch.dtype) -> "T2I":
         """Move all parts; return the model itself."""
         for part in (self.unet, self.vae, self.text_encoder):
-            part.to(device=device, dtype=dtype)
+            nn.Module.to(part, device=device, dtype=dtype)  # diffusers' own `to` warns of every cast
         return self
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ class RecipeConfig:
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=460, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=380, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=600, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))

@@ -1,0 +1,65 @@
+"""One frame of a plain UNet is a picture: the same as diffusers' own pipeline makes of the same noise."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
+from stillmotion.seeding import frame_noise
+from stillmotion.t2i import load_t2i
+from stillmotion.t2i.geometry import CONFIGS
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ddim", DDIMScheduler), ("euler", EulerDiscreteScheduler)])
+def test_a_picture_is_diffusers_picture(name: str, kind: type, pipe: StableDiffusionPipeline, folder: Path) -> None:
+    model = load_t2i(folder)
+    noise = frame_noise(11, range(1), (4, 8, 8))
+    schedule = {key: model.scheduler_config[key] for key in ("beta_start", "beta_end", "beta_schedule", "steps_offset")}
+    sampler = make_sampler(name, {**schedule, "clip_sample": False}, model.prediction_type)
+    pipe.scheduler = kind.from_config(sampler.config)
+    prompt, negative = "a corgi running", "blurry"
+    theirs = pipe(
+        prompt,
+        negative_prompt=negative,
+        latents=noise[:, :, 0],
+        guidance_scale=7.5,
+        num_inference_steps=4,
+        height=16,
+        width=16,
+        output_type="latent",
+    ).images
+    text, empty = model.encode_text([prompt, negative]).split(1)
+    guidance = Guidance(text, empty, 7.5)
+    *_, last = sample(Denoiser(model.unet), sampler, noise, guidance, num_inference_steps=4)
+    ours = last.latents[:, :, 0]
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    pixels = pipe.vae.decode(theirs / pipe.vae.config.scaling_factor).sample.clamp(-1, 1)
+    torch.testing.assert_close(model.decode(ours), pixels, rtol=0, atol=1e-4)
+
+
+def test_the_tokenizer_that_ships_is_clips_own() -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(CONFIGS / "tokenizer")
+    assert (len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id) == (49408, 49406, 49407)
+    assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert tokenizer.model_max_length == 77
+
+
+def test_latents_and_back(folder: Path) -> None:
+    model = load_t2i(folder)
+    pixels = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16)
+    mean = model.encode_images(pixels)
+    drawn = model.encode_images(pixels, torch.Generator().manual_seed(0))
+    assert mean.shape == drawn.shape == (1, 4, 8, 8)
+    assert not torch.equal(mean, drawn)
+    assert torch.equal(drawn, model.encode_images(pixels, torch.Generator().manual_seed(0)))
+    assert model.decode(mean).abs().max() <= 1
+
+
+def test_words_over_the_encoders_length_are_counted(folder: Path) -> None:
+    model = load_t2i(folder)
+    assert model.tokens_cut("a cat") == 0
+    assert model.tokens_cut("cat " * 80) == 5
+    assert model.encode_text(["cat " * 80, ""]).shape == (2, 77, 64)
