@@ -9,6 +9,7 @@ import hashlib
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -119,7 +120,9 @@ def sha256(path: str | PathLike[str]) -> str:
 def _unpickle(path: Path, container: Container) -> object:
     """Return what a pickle holds, its tensors on the CPU; no object but tensors and plain values can come out of it."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=container == "torch_zip")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch remarks about odd pickles, our refusals say
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=container == "torch_zip")
     except pickle.UnpicklingError as error:
         wanted = _offending_global(path, container, str(error))
         if wanted is None:

@@ -104,8 +104,8 @@ VERBS = {
         run=_draw,
     ),
     "toyworld train": Verb(
-        description="Train the toyworld's models anew: VAE, CLIP pair, base model, judge, motion module, in that order. Each stage goes "
-        "on from its newest checkpoint, so it can be stopped and started again at any moment.",
+        description="Train the toyworld's models anew: VAE, CLIP pair, base model, judge and motion module. Each stage "
+        "goes on from its newest checkpoint, so it can be stopped and started again at any moment.",
         add_arguments=_train_arguments,
         run=_train,
     ),
