@@ -96,6 +96,17 @@ def domain_adapter_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def style_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA of the image model in kohya's dialect."""
+    path = tmp_path_factory.mktemp("style") / "style.safetensors"
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    down, up = _low_rank(name, WIDTHS[0]).values()
+    tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.0)}
+    save_file(tensors, path)
+    return path
+
+
 @pytest.fixture
 def job(tiny_model: Path, motion_file: Callable[..., Path]) -> Callable[..., AnimateConfig]:
     """A small job on the tiny model: 4 frames, 2 steps; keywords change it."""

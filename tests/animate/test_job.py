@@ -1,6 +1,7 @@
 """The whole job on tiny random models: what it yields, what it writes, and what never changes."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -203,7 +204,7 @@ def test_several_clips_are_not_dropped_silently(job: Job) -> None:
 
 
 def test_adapters_act_by_their_strength(
-    job: Job, motion_lora_file: Callable[..., Path], domain_adapter_file: Path
+    job: Job, motion_lora_file: Callable[..., Path], domain_adapter_file: Path, style_file: Path
 ) -> None:
     session = Session()
 
@@ -212,13 +213,29 @@ def test_adapters_act_by_their_strength(
 
     plain = frames()
     zoom = str(motion_lora_file("v3"))
-    for changes in ({"motion_loras": (f"{zoom}:0.5",)}, {"domain_adapter": f"{domain_adapter_file}:2"}):
-        assert not np.array_equal(frames(**changes), plain)
-    off = frames(motion_loras=(f"{zoom}:0", f"{zoom}:0"), domain_adapter=f"{domain_adapter_file}:0")
-    assert np.array_equal(off, plain)
-    clip = sm.animate(job(motion_loras=(f"{zoom}:0.5",)), session=session)
-    (file,) = [file for file in clip.run["models"] if file["role"] == "motion_loras.0"]
-    assert (file["strength"], file["applied"]) == (0.5, 2 * 2 * 12)
+    fields = {"motion_loras": (zoom,), "domain_adapter": str(domain_adapter_file), "loras": (str(style_file),)}
+    for field, value in fields.items():
+        assert not np.array_equal(frames(**{field: value}), plain), field
+    everything = {"motion_loras": (f"{zoom}:0.5", f"{zoom}:-1"), "domain_adapter": f"{domain_adapter_file}:2"}
+    clip = sm.animate(job(**everything, loras=(f"{style_file}:0.7",)), session=session)
+    assert [clip.run["loading"], len(clip.frames)] == [["style.safetensors: 1 updates applied (unet 1)"], 4]
+    files = {file["role"]: file for file in clip.run["models"]}
+    assert (files["motion_loras.0"]["strength"], files["motion_loras.0"]["applied"]) == (0.5, 2 * 2 * 12)
+    assert files["loras.0"]["strength"] == 0.7 and len(files["loras.0"]["sha256"]) == 64
+    off = {"motion_loras": (f"{zoom}:0", f"{zoom}:0"), "domain_adapter": f"{domain_adapter_file}:0"}
+    assert np.array_equal(frames(**off, loras=(f"{style_file}:0",)), plain)
+
+
+def test_another_vae_decodes(job: Job, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model / "vae", tmp_path / "vae")
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["decoder.conv_out.bias"] += 0.5
+    save_file(tensors, file)
+    brighter = make(job(vae=tmp_path / "vae"))
+    assert brighter.frames.mean() > make(job()).frames.mean() + 10
+    roles = {record["role"]: record["name"] for record in brighter.run["models"]}
+    assert roles["vae"] == "diffusion_pytorch_model.safetensors"
 
 
 def test_half_precision_makes_a_clip_too(job: Job) -> None:

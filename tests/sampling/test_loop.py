@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 
-from stillmotion.errors import Cancelled
+from stillmotion.errors import Cancelled, ConfigError
 from stillmotion.motion import VARIANTS
-from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
+from stillmotion.sampling import Denoiser, Diffusion, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise
 
 SCHEDULE = VARIANTS["v3"].noise_schedule.scheduler_kwargs()
@@ -51,17 +51,34 @@ def test_one_frame_is_what_diffusers_samples(
     torch.testing.assert_close(last.latents[:, :, 0], latents, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler_a", "lcm"])
-def test_a_seed_alone_equals_itself(unet: UNet2DConditionModel, text: torch.Tensor, name: str) -> None:
-    torch.manual_seed(123)
-    noise = frame_noise(3, range(2), (4, 8, 8))
-    ends = []
-    for _ in range(2):
-        torch.randn(7)  # what ran before does not matter
-        sampler = make_sampler(name, SCHEDULE, "epsilon")
-        steps = sample(Denoiser(unet), sampler, noise, Guidance(text[:1], text[1:], 2.0), num_inference_steps=3, seed=9)
-        ends.append(list(steps)[-1].latents)
-    assert torch.equal(*ends)
+def ends(
+    unet: UNet2DConditionModel, text: torch.Tensor, name: str, seeds: list[int], num_frames: int = 2
+) -> torch.Tensor:
+    """Return the clean latents of one clip per seed; DDIM with noise of its own."""
+    torch.randn(7)  # what ran before does not matter
+    noise = torch.cat([frame_noise(seed, range(num_frames), (4, 8, 8)) for seed in seeds])
+    guidance = Guidance(text[:1].expand(len(seeds), -1, -1), text[1:].expand(len(seeds), -1, -1), 2.0)
+    sampler = make_sampler(name, SCHEDULE, "epsilon")
+    *_, last = sample(Denoiser(unet), sampler, noise, guidance, num_inference_steps=3, seed=seeds, eta=1.0)
+    return last.latents
+
+
+STOCHASTIC = ["ddim", "euler_a", "dpm++_sde", "lcm"]
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_a_seed_alone_equals_itself_in_a_batch(unet: UNet2DConditionModel, text: torch.Tensor, name: str) -> None:
+    alone = ends(unet, text, name, [9])
+    assert torch.equal(alone, ends(unet, text, name, [9]))
+    torch.testing.assert_close(ends(unet, text, name, [4, 9])[1:], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_a_longer_clip_of_stills_begins_the_same(unet: UNet2DConditionModel, text: torch.Tensor, name: str) -> None:
+    """Nothing moves in a plain UNet, so only the samplers' own noise could tell a long clip from a short one."""
+    longer = ends(unet, text, name, [9], num_frames=4)
+    torch.testing.assert_close(longer[:, :, :2], ends(unet, text, name, [9]), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(longer[:, :, 2], longer[:, :, 3], atol=0.1)
 
 
 def test_a_longer_clip_begins_with_the_same_noise() -> None:
@@ -93,3 +110,32 @@ def test_it_stops_where_it_is_told(unet: UNet2DConditionModel, text: torch.Tenso
     )
     with pytest.raises(Cancelled, match="2 of 6"):
         done.extend(steps)
+
+
+def test_more_steps_than_a_sampler_takes_are_refused(unet: UNet2DConditionModel, text: torch.Tensor) -> None:
+    steps = sample(
+        Denoiser(unet),
+        make_sampler("lcm", SCHEDULE, "epsilon"),
+        frame_noise(3, range(1), (4, 8, 8)),
+        Guidance(text[:1], text[1:]),
+        num_inference_steps=60,
+    )
+    with pytest.raises(ConfigError, match="num_inference_steps: 60 is not for this sampler"):
+        next(steps)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_loss_is_the_paper_s(unet: UNet2DConditionModel, text: torch.Tensor, prediction_type: str) -> None:
+    """Eq. 7 written out, with one timestep per clip; what the sampler would turn the prediction into is its target."""
+    diffusion = Diffusion.from_config({**SCHEDULE, "prediction_type": prediction_type})
+    latents, noise = torch.randn(2, 2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    timesteps = torch.tensor([10, 700])
+    with torch.no_grad():
+        loss = Denoiser(unet).loss(latents, noise, timesteps, text, diffusion)
+    scheduler = DDIMScheduler(**SCHEDULE, prediction_type=prediction_type)
+    for clip, t in enumerate(timesteps):
+        noisy = scheduler.add_noise(latents[clip], noise[clip], t)
+        wanted = noise[clip] if prediction_type == "epsilon" else scheduler.get_velocity(latents[clip], noise[clip], t)
+        with torch.no_grad():
+            told = unet(noisy.transpose(0, 1), t, text[clip : clip + 1].expand(3, -1, -1)).sample.transpose(0, 1)
+        torch.testing.assert_close(loss[clip], (told - wanted).square().mean(), rtol=1e-4, atol=1e-6)

@@ -80,10 +80,8 @@ def test_kohya_equals_diffusers_and_leaves_no_trace(
     plain, keys = outputs(model), list(model.unet.state_dict())
     lora = apply_lora(model, path, 0.7)
     assert_close(outputs(model), diffusers_outputs(pipe, path, 0.7), plain)
-    count = len(path_layers(pipe))
-    assert model.report == [
-        f"style.safetensors: {count[0] + count[1]} updates applied (unet {count[0]}, text_encoder {count[1]})"
-    ]
+    unet, text = layer_counts(pipe)
+    assert model.report == [f"style.safetensors: {unet + text} updates applied (unet {unet}, text_encoder {text})"]
     assert model.files[path] == "lora"
     lora.strength = 0.0
     assert all(torch.equal(*pair) for pair in zip(outputs(model), plain, strict=True))
@@ -96,12 +94,10 @@ def test_kohya_equals_diffusers_and_leaves_no_trace(
     assert path not in model.files
 
 
-def path_layers(pipe: StableDiffusionPipeline) -> tuple[int, ...]:
+def layer_counts(pipe: StableDiffusionPipeline) -> tuple[int, ...]:
+    """Return how many layers of each part the LoRA updates."""
     parts = ((pipe.unet, UNET_ENDS), (pipe.text_encoder, TEXT_ENDS))
     return tuple(sum(path.endswith(ends) for path, _ in part.named_modules()) for part, ends in parts)
-
-
-path_layers.__test__ = False  # type: ignore[attr-defined]
 
 
 def test_original_block_names_mean_the_same(pipe: StableDiffusionPipeline, model: T2I, write: Write) -> None:

@@ -18,7 +18,6 @@ from stillmotion.animate.outputs import Outputs
 from stillmotion.animate.plan import Plan, make_plan
 from stillmotion.animate.session import Models, Session
 from stillmotion.errors import Cancelled, ConfigError, StillmotionError
-from stillmotion.motion import plug
 from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise
 from stillmotion.shapes import fold_frames
@@ -98,9 +97,7 @@ def _events(plan: Plan, cancel: Cancel, session: Session | None, keep_frames: bo
     with clock.phase("load"):
         models = (session or Session()).load(plan)
     config = models.settle(plan.config)
-    with plug(models.t2i.unet, models.motion, config.num_frames) as plugged:
-        for adapter, strength in models.adapters:
-            plugged.add(adapter, strength=strength)
+    with models.assembled(config.num_frames):
         with clock.phase("text"):
             texts = models.t2i.encode_text([config.negative_prompt, config.prompt])
         yield Loaded(config=config, seconds=clock.seconds["load"], notes=_text_notes(models, config))
@@ -123,7 +120,7 @@ class ClipWork:
     def events(self, texts: Float[Tensor, "2 tokens features"], cancel: Cancel) -> Iterator[Event]:
         """Sample, decode and write the clip; `texts` are the negative prompt's and the prompt's features."""
         latents = yield from self._sample(texts, cancel)
-        begun = record.begin(self.config, self.models.files, self.plan.device)
+        begun = record.begin(self.config, self.models.files, self.plan.device, self.models.t2i.report)
         with Outputs(self.config, begun, keep_frames=self.keep_frames) as outputs:
             chunk = self.config.decode_chunk or max(1, _CHUNK_PIXELS // (self._height * self._width))
             for start in range(0, self.config.num_frames, chunk):

@@ -19,13 +19,13 @@ _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 # domain adapter are built alike, and some names do not tell which is meant: the field does.
 _WANTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "model": (("sd_checkpoint",), "a Stable Diffusion checkpoint"),
-    "vae": (("vae",), "a VAE"),
+    "vae": (("vae", "sd_checkpoint", "pipeline"), "a VAE"),
     "loras": (("lora", "domain_adapter"), "a LoRA of the image model"),
     "motion": (("motion_module",), "a motion module"),
     "motion_loras": (("motion_lora",), "a MotionLoRA"),
     "domain_adapter": (("domain_adapter", "lora"), "a domain adapter"),
 }
-_HOME = {kinds[0]: field for field, (kinds, _) in _WANTED.items()} | {"pipeline": "model"}
+_HOME = {kinds[0]: field for field, (kinds, _) in _WANTED.items()}
 
 
 def adapters_of(config: AnimateConfig) -> list[tuple[str, AdapterFile]]:

@@ -37,9 +37,7 @@ class ModelFile:
     strength: float | None = None
     """How strongly it acted, if it is an adapter."""
     applied: int | None = None
-    """How many of its weights were applied; None where all of a model's parts come from it."""
-    skipped: tuple[str, ...] = ()
-    """Its weights that were not, and why."""
+    """How many layers it acted on, if it is an adapter of the plugged model; `loading` says more of the others."""
 
     @property
     def key(self) -> str:
@@ -47,8 +45,13 @@ class ModelFile:
         return f"{self.role}/{self.name}"
 
 
-def begin(config: AnimateConfig, models: Sequence[ModelFile], device: torch.device) -> dict[str, Any]:
-    """Return what of a clip's record is known before its first step; `config` is settled in everything."""
+def begin(
+    config: AnimateConfig, models: Sequence[ModelFile], device: torch.device, loading: Sequence[str]
+) -> dict[str, Any]:
+    """Return what of a clip's record is known before it is written.
+
+    `config` is settled in everything; `loading` says what of the image model's files was applied and skipped.
+    """
     return {
         "schema": SCHEMA,
         "stillmotion": stillmotion.__version__,
@@ -56,6 +59,7 @@ def begin(config: AnimateConfig, models: Sequence[ModelFile], device: torch.devi
         "config": config.to_dict(),
         "seed": str(config.seed),
         "models": [asdict(file) for file in models],
+        "loading": list(loading),
         "versions": versions(),
         "device": str(device),
         "device_name": device_name(device),

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +13,10 @@ from stillmotion.animate.plan import Plan
 from stillmotion.animate.record import ModelFile
 from stillmotion.checkpoints import load
 from stillmotion.checkpoints.files import sha256
+from stillmotion.config import AdapterFile
 from stillmotion.errors import MismatchError
-from stillmotion.motion import DomainAdapter, LoraAdapter, MotionLora, MotionModule
-from stillmotion.t2i import T2I, load_t2i
+from stillmotion.motion import DomainAdapter, LoraAdapter, MotionLora, MotionModule, plug
+from stillmotion.t2i import T2I, apply_lora, load_t2i
 
 T = TypeVar("T")
 
@@ -24,13 +26,29 @@ class Models:
     """What a job computes with."""
 
     t2i: T2I
-    """The image model."""
+    """The image model, as its file has it."""
     motion: MotionModule
     """The motion module, not plugged in."""
     adapters: tuple[tuple[LoraAdapter, float], ...]
     """MotionLoRAs and the domain adapter, each with its strength; those of strength 0 are left out."""
+    loras: tuple[AdapterFile, ...]
+    """LoRAs of the image model; those of strength 0 are left out."""
     files: tuple[ModelFile, ...]
     """Every file that was read."""
+
+    @contextmanager
+    def assembled(self, num_frames: int) -> Iterator[None]:
+        """Plug everything into the image model for clips of `num_frames`; afterwards it is what it was, in all cases.
+
+        Raises `MismatchError` where a LoRA, the motion module or an adapter does not fit.
+        """
+        with ExitStack() as stack:
+            for lora in self.loras:
+                stack.callback(apply_lora(self.t2i, lora.path, lora.strength).remove)
+            plugged = stack.enter_context(plug(self.t2i.unet, self.motion, num_frames))
+            for adapter, strength in self.adapters:
+                plugged.add(adapter, strength=strength)
+            yield
 
     def settle(self, config: AnimateConfig) -> AnimateConfig:
         """Return the config with the size settled: the model's own where none is given."""
@@ -55,9 +73,7 @@ class Session:
         """
         config = plan.config
         place = (str(plan.device), plan.dtype)
-        t2i = self._reuse(
-            "t2i", (*place, _stamp(plan.model), _stamp(config.vae), config.loras), lambda: _load_t2i(plan)
-        )
+        t2i = self._reuse("t2i", (*place, _stamp(plan.model), _stamp(config.vae)), lambda: _load_t2i(plan))
         motion = self._reuse(
             "motion",
             (*place, _stamp(plan.motion), config.variant, config.motion_norm),
@@ -66,7 +82,9 @@ class Session:
         wanted = [(role, adapter) for role, adapter in adapters_of(config) if _is_plugged(role) and adapter.strength]
         adapters = {role: self._adapter(role, adapter.path) for role, adapter in wanted}
         used = tuple((adapters[role], adapter.strength) for role, adapter in wanted)
-        models = Models(t2i=t2i, motion=motion, adapters=used, files=_files(plan, t2i, adapters))
+        loras = tuple(lora for lora in config.loras if lora.strength)
+        files = _files(plan, t2i, adapters)
+        models = Models(t2i=t2i, motion=motion, adapters=used, loras=loras, files=files)
         _check_expected(plan, models.files)
         return models
 
@@ -105,7 +123,6 @@ def _files(plan: Plan, t2i: T2I, adapters: Mapping[str, LoraAdapter]) -> tuple[M
     config = plan.config
     given = {"motion": config.motion or f"{TOYWORLD}/motion/{plan.motion.name}"}
     given |= {role: adapter.path for role, adapter in adapters_of(config)}
-    given |= {"vae": config.vae} if config.vae is not None else {}
     strengths = {role: adapter.strength for role, adapter in adapters_of(config)}
     others = [
         ModelFile(
@@ -126,9 +143,10 @@ def _model_files(plan: Plan, t2i: T2I) -> Iterator[ModelFile]:
     """Yield every file of the image model; a path inside the package is named by the toyworld, the same everywhere."""
     root = Path(plan.model)
     for file, part in t2i.files.items():
+        role = "vae" if part == "vae" and plan.config.vae is not None and not file.is_relative_to(root) else "model"
         inside = file.relative_to(root).as_posix() if file.is_relative_to(root) and file != root else file.name
         path = f"{TOYWORLD}/{inside}" if plan.config.model == TOYWORLD else str(file)
-        yield ModelFile(role="model", name=inside, path=path, sha256=_sha256(file), kind=part)
+        yield ModelFile(role=role, name=inside, path=path, sha256=_sha256(file), kind=part)
 
 
 def _check_expected(plan: Plan, files: tuple[ModelFile, ...]) -> None:

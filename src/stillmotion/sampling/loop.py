@@ -1,7 +1,7 @@
 """The sampling loop: noise in, a step at a time out. It prints nothing, and stops where it is asked to."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,10 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
-from stillmotion.errors import Cancelled
+from stillmotion.errors import Cancelled, ConfigError
 from stillmotion.sampling.denoiser import Denoiser, Guidance
 from stillmotion.seeding import generator
+from stillmotion.shapes import fold_frames, unfold_frames
 
 Latents = Float[Tensor, "batch channels frames height width"]
 
@@ -33,21 +34,46 @@ def sample(
     guidance: Guidance,
     *,
     num_inference_steps: int,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
+    eta: float = 0.0,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Denoise unit noise towards what `guidance` says; yield every step.
 
-    Samplers that add noise of their own take it from (seed, step). Raises `Cancelled` when `cancelled()` says so.
+    Args:
+        denoiser: What tells the noise.
+        sampler: How it is taken away; see `make_sampler`.
+        noise: What to begin with, drawn per frame by `seeding.frame_noise`.
+        guidance: The prompt and how strongly it is followed.
+        num_inference_steps: How many steps are taken.
+        seed: Where samplers that add noise of their own take it from, as a function of (seed, step, frame); one for all
+            clips, or one per clip.
+        eta: How much noise DDIM adds back in each step, 0 (none) to 1 (Song et al. 2020, Eq. 16).
+        cancelled: Asked before each step.
+
+    Raises:
+        ConfigError: The sampler cannot take so many steps.
+        Cancelled: `cancelled()` said so.
     """
-    sampler.set_timesteps(num_inference_steps, device=noise.device)
+    try:
+        sampler.set_timesteps(num_inference_steps, device=noise.device)
+    except ValueError as error:
+        raise ConfigError(f"num_inference_steps: {num_inference_steps} is not for this sampler: {error}") from error
     latents = noise * sampler.init_noise_sigma
-    stochastic = "generator" in inspect.signature(sampler.step).parameters
+    seeds = [seed] * len(noise) if isinstance(seed, int) else list(seed)
+    takes = inspect.signature(sampler.step).parameters
+    options = {"eta": eta} if "eta" in takes else {}
     for index, timestep in enumerate(sampler.timesteps):
         if cancelled():
-            raise Cancelled(f"Stopped after {index} of {num_inference_steps} steps.")
-        scaled = sampler.scale_model_input(latents, timestep)
-        predicted = denoiser.guided(scaled, timestep, guidance)
-        chance = {"generator": generator(seed, "sampler", index)} if stochastic else {}
-        latents = sampler.step(predicted, timestep, latents, **chance).prev_sample
+            raise Cancelled(f"Stopped after {index} of {len(sampler.timesteps)} steps.")
+        predicted = denoiser.guided(sampler.scale_model_input(latents, timestep), timestep, guidance)
+        if "generator" in takes:
+            options["generator"] = _generators(seeds, index, noise.shape[2])
+        stepped = sampler.step(fold_frames(predicted), timestep, fold_frames(latents), **options).prev_sample
+        latents = unfold_frames(stepped, noise.shape[2])
         yield Step(index=index + 1, total=len(sampler.timesteps), latents=latents)
+
+
+def _generators(seeds: Sequence[int], step: int, num_frames: int) -> list[torch.Generator]:
+    """Return one generator per frame of every clip, so that a frame's noise depends on no other frame."""
+    return [generator(seed, f"sampler step {step}", frame) for seed in seeds for frame in range(num_frames)]

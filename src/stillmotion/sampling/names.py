@@ -2,5 +2,17 @@
 
 from typing import Literal
 
-SamplerName = Literal["ddim", "ddim_trailing", "euler", "euler_a", "dpm++", "dpm++_karras", "pndm", "unipc", "lcm"]
+SamplerName = Literal[
+    "ddim",
+    "ddim_trailing",
+    "euler",
+    "euler_a",
+    "dpm++",
+    "dpm++_karras",
+    "dpm++_sde",
+    "dpm++_sde_karras",
+    "pndm",
+    "unipc",
+    "lcm",
+]
 """A key of `SAMPLERS`, where it is said what each is."""

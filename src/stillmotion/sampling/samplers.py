@@ -3,6 +3,7 @@ prediction type from the image model; a sampler adds only how it steps.
 """
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, cast
@@ -21,7 +22,9 @@ from diffusers import (
 from stillmotion.errors import ConfigError
 from stillmotion.sampling.names import SamplerName
 
-# What each adds to the noise schedule. "ddim" is the reference's: leading steps, ᾱ of the first step for the last.
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
+
+# What each adds to the noise schedule. "ddim" is the reference's: leading steps, the last of which ends at ᾱ = 1.
 SAMPLERS: Mapping[SamplerName, tuple[type[SchedulerMixin], dict[str, Any]]] = MappingProxyType(
     {
         "ddim": (DDIMScheduler, {"timestep_spacing": "leading", "set_alpha_to_one": True}),
@@ -30,12 +33,16 @@ SAMPLERS: Mapping[SamplerName, tuple[type[SchedulerMixin], dict[str, Any]]] = Ma
         "euler_a": (EulerAncestralDiscreteScheduler, {"timestep_spacing": "leading"}),
         "dpm++": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading"}),
         "dpm++_karras": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading", "use_karras_sigmas": True}),
+        "dpm++_sde": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading", **_SDE}),
+        "dpm++_sde_karras": (
+            DPMSolverMultistepScheduler,
+            {"timestep_spacing": "leading", "use_karras_sigmas": True, **_SDE},
+        ),
         "pndm": (PNDMScheduler, {"timestep_spacing": "leading", "skip_prk_steps": True}),
         "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "leading"}),
         "lcm": (LCMScheduler, {}),
     }
 )
-_NO_CLIP_SAMPLE = ("euler", "euler_a", "dpm++", "dpm++_karras", "pndm", "unipc")
 
 
 def make_sampler(
@@ -50,7 +57,8 @@ def make_sampler(
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"sampler: unknown name {name!r}; expected one of {', '.join(SAMPLERS)}.{hint}")
     kind, own = SAMPLERS[cast(SamplerName, name)]
-    schedule = dict(noise_schedule)
-    if name in _NO_CLIP_SAMPLE:
-        schedule.pop("clip_sample", None)
+    known = inspect.signature(kind.__init__).parameters
+    schedule = {
+        key: value for key, value in noise_schedule.items() if key in known
+    }  # not all clip, so not all know how
     return kind(**{**schedule, **own, "prediction_type": prediction_type, **overrides})

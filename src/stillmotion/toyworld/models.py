@@ -104,6 +104,14 @@ def save_clip(clip: CLIPModel, folder: Path) -> None:
     size = {"height": clip.config.vision_config.image_size, "width": clip.config.vision_config.image_size}
     half = [0.5, 0.5, 0.5]
     CLIPImageProcessor(size=size, crop_size=size, image_mean=half, image_std=half).save_pretrained(folder / "clip")
+    for part in ("text_encoder", "clip"):
+        _compute_in_float32(folder / part / "config.json")
+
+
+def _compute_in_float32(config: Path) -> None:
+    """Say so in a transformers config: half precision is for the disk, and transformers computes in what stands here."""
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "dtype": "float32"}, indent=2) + "\n")
 
 
 def make_noise_schedule() -> DDIMScheduler:
