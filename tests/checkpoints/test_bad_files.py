@@ -77,7 +77,7 @@ def test_device(read: Callable) -> None:
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML message"),
         (b'{"error": "Invalid username or password."}', "Invalid username"),
         (b"Entry not found", "plain text: 'Entry not found'"),
-        (gzip.compress(b"weights"), "gzip archive"),
+        (gzip.compress(b"weights", mtime=0), "gzip archive"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(99), "7-Zip archive"),
         (b"GGUF" + bytes(99), "a GGUF file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(99), "a PNG picture"),

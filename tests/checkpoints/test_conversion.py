@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,12 @@ from stillmotion.errors import ConfigError, FileError, StillmotionError
 from .conftest import Tensors, reference_adapter, reference_lora, reference_motion, same, write
 
 KINDS: dict[str, Callable[..., Tensors]] = {
-    "v1": lambda **given: reference_motion(length=24, **given),
-    "v2": lambda **given: reference_motion(mid=True, **given),
-    "v3": lambda **given: reference_motion(**given),
-    "sdxl_beta": lambda **given: reference_motion((32, 32, 64), **given),
-    "MotionLoRA": lambda **given: reference_lora(mid=True, **given),
-    "domain adapter": lambda **given: reference_adapter(**given),
+    "v1": partial(reference_motion, length=24),
+    "v2": partial(reference_motion, mid=True),
+    "v3": reference_motion,
+    "sdxl_beta": partial(reference_motion, (32, 32, 64)),
+    "MotionLoRA": partial(reference_lora, mid=True),
+    "domain adapter": reference_adapter,
 }
 OUT = {
     "stillmotion": ["ours.safetensors"],
@@ -161,9 +162,7 @@ class TestTargets:
         }
 
     @pytest.mark.parametrize(("dialect", "name"), TARGETS)
-    def test_nothing_is_replaced_unless_asked(
-        self, tmp_path: Path, module_file: Path, lora_file: Path, dialect: str, name: str
-    ) -> None:
+    def test_nothing_is_replaced_unless_asked(self, tmp_path: Path, module_file: Path, dialect: str, name: str) -> None:
         out = sm.convert(module_file, dialect, tmp_path / "out" / name)
         before = {file: file.read_bytes() for file in out.parent.rglob("*") if file.is_file()}
         with pytest.raises(FileError, match="exists already"):

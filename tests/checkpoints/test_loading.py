@@ -151,7 +151,7 @@ class TestMotionModules:
 
     def test_heads_are_an_option(self, module_file: Path) -> None:
         assert sm.load(module_file, expect=sm.MotionModule).geometry.num_attention_heads == 8
-        motion = sm.load(module_file, expect=sm.MotionModule, num_attention_heads=4)
+        motion = sm.load(module_file, expect=sm.MotionModule, num_attention_heads=4)  # widths 32 and 64
         assert motion.geometry.num_attention_heads == 4
         with pytest.raises(MismatchError, match="num_attention_heads is 7"):
             sm.load(module_file, num_attention_heads=7)
@@ -188,6 +188,7 @@ class TestDiffusersFolders:
         (folder / "config.json").write_text(json.dumps({"motion_num_attention_heads": [4, 8]}))
         with pytest.raises(MismatchError, match=r"\[4, 8\]"):
             sm.load(folder)
+        assert sm.load(folder, expect=sm.MotionModule, num_attention_heads=8).geometry.num_attention_heads == 8
 
     def test_half_precision_name(self, folder: Path) -> None:
         weights = folder / "diffusion_pytorch_model.safetensors"
@@ -306,7 +307,9 @@ class TestMotionLoras:
     def test_alpha_is_folded_exactly(self, tmp_path: Path, alpha: float, dtype: torch.dtype) -> None:
         tensors: Tensors = {name: tensor.to(dtype) for name, tensor in LORAS["kohya"].items()}
         tensors |= {
-            name.replace("lora_down.weight", "alpha"): torch.tensor(alpha) for name in tensors if "down" in name
+            name.replace("lora_down.weight", "alpha"): torch.tensor(alpha)
+            for name in tensors
+            if name.endswith("lora_down.weight")
         }
         lora = sm.load(write(tmp_path / "zoom.safetensors", tensors), expect=sm.MotionLora)
         down, up = lora.weights["down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q"]

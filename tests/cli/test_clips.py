@@ -37,6 +37,7 @@ def test_animate_leaves_a_run_folder_and_says_so(here: Path, capsys: pytest.Capt
     relative = folder.relative_to(here)
     assert shown.out.splitlines() == [str(relative / "clip.mp4"), str(relative / "clip.gif")]
     assert "cpu" in shown.err and "float32" in shown.err and "seed 7" in shown.err
+    assert "Loading" not in shown.err
     assert "denoising: 2/2" in shown.err and "decoding: 4/4" in shown.err
     assert probe(folder / "clip.mp4").num_frames == 4
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))

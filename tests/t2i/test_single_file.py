@@ -37,17 +37,14 @@ def test_a_single_file_is_the_folder_it_was_made_from(
     assert model.prediction_type == "epsilon"
     assert model.scheduler_config["beta_schedule"] == "scaled_linear"
     assert model.files == {path: "single file"}
-    assert model.report == [
-        f"tiny.safetensors: {len(tensors)} tensors applied (unet {_count(pipe.unet)}, "
-        f"text_encoder {_count(pipe.text_encoder)}, vae {_count(pipe.vae)})"
-    ]
+    unet, text, vae = (len(part.state_dict()) for part in (pipe.unet, pipe.text_encoder, pipe.vae))
+    counts = f"(unet {unet}, text_encoder {text}, vae {vae})"
+    assert model.report == [f"tiny.safetensors: {len(tensors)} tensors applied {counts}"]
     assert not any(parameter.requires_grad for parameter in model.unet.parameters())
-    text = model.encode_text(["a photo of a cat", ""])
-    torch.testing.assert_close(text, pipe.encode_prompt(["a photo of a cat", ""], "cpu", 1, False)[0], rtol=0, atol=0)
-
-
-def _count(module: torch.nn.Module) -> int:
-    return len(module.state_dict())
+    features = model.encode_text(["a photo of a cat", ""])
+    torch.testing.assert_close(
+        features, pipe.encode_prompt(["a photo of a cat", ""], "cpu", 1, False)[0], rtol=0, atol=0
+    )
 
 
 def test_names_are_those_of_diffusers_converter(
@@ -134,7 +131,7 @@ def test_an_incomplete_or_overfull_file_is_refused(tensors: Tensors, write: Writ
     name = "model.diffusion_model.output_blocks.3.0.in_layers.2.weight"
     with pytest.raises(MismatchError, match=r"the UNet lacks 1 weights, first output_blocks.3.0.in_layers.2.weight"):
         load_t2i(write({key: value for key, value in tensors.items() if key != name}))
-    with pytest.raises(MismatchError, match="fit nowhere: 1 weights, first input_blocks.1.1.adapter.weight"):
+    with pytest.raises(MismatchError, match=r"fit nowhere: 1 weights, first input_blocks.1.1.adapter.weight"):
         load_t2i(write(tensors | {"model.diffusion_model.input_blocks.1.1.adapter.weight": torch.zeros(1)}))
     with pytest.raises(MismatchError, match=r"others in size: 1 weights, first output_blocks.3.0.in_layers.2.weight"):
         load_t2i(write(tensors | {name: torch.zeros(7, 7, 3, 3)}))
@@ -143,7 +140,7 @@ def test_an_incomplete_or_overfull_file_is_refused(tensors: Tensors, write: Writ
 def test_an_inpainting_model_is_refused(tensors: Tensors, write: Write) -> None:
     name = "model.diffusion_model.input_blocks.0.0.weight"
     wide = torch.zeros(32, 9, 3, 3)
-    with pytest.raises(MismatchError, match="takes 9 channels, the VAE gives 4: .* inpainting"):
+    with pytest.raises(MismatchError, match=r"takes 9 channels, the VAE gives 4: .* inpainting"):
         load_t2i(write(tensors | {name: wide}))
 
 

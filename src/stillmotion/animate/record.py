@@ -117,13 +117,13 @@ def _parameters(config: AnimateConfig) -> str:
     facts = {
         "Steps": config.num_inference_steps,
         "Sampler": config.sampler,
-        "CFG scale": config.guidance_scale,
+        "CFG scale": f"{config.guidance_scale:g}",
         "Seed": config.seed,
         "Size": f"{config.width}x{config.height}",
         "Model": config.model,
         "Motion module": config.motion or config.model,
         "Frames": config.num_frames,
-        "FPS": config.fps,
+        "FPS": f"{config.fps:g}",
         "Version": f"stillmotion {stillmotion.__version__}",
     }
     negative = [f"Negative prompt: {config.negative_prompt}"] if config.negative_prompt else []

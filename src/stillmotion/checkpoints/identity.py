@@ -50,17 +50,18 @@ def identify(contents: Contents) -> Recognised:
 
 
 def variant_of(contents: Contents, found: Recognised) -> tuple[str | None, str]:
-    """Return a file's variant, None where nothing tells, and a note for the person who has to know."""
+    """Return a file's variant, None where nothing tells, and a note for the person who has to know.
+
+    Raises:
+        FileError: It holds part of a motion module only.
+    """
     if contents.own.get("variant"):
         return str(contents.own["variant"]), ""
     if found.kind == "motion_lora" and found.lora is not None:
         return _variant_of_lora(found.lora)
     if found.kind != "motion_module" or found.variant or found.motion is None:
         return found.variant, ""
-    try:
-        return _variant_of_shape(contents, found)
-    except (FileError, MismatchError) as error:
-        return None, str(error)
+    return _variant_of_shape(contents, found)
 
 
 def _variant_of_lora(lora: LoraTensors) -> tuple[str | None, str]:
@@ -71,7 +72,7 @@ def _variant_of_lora(lora: LoraTensors) -> tuple[str | None, str]:
 
 
 def _variant_of_shape(contents: Contents, found: Recognised) -> tuple[str | None, str]:
-    geometry = geometry_of(contents, found)
+    geometry = shape_of(contents, found)
     positions = geometry.max_frames if has_positions(contents, found) else None
     if len(geometry.block_out_channels) == 3:
         return "sdxl_beta", ""
@@ -89,31 +90,46 @@ def has_positions(contents: Contents, found: Recognised) -> bool:
     return stored or "motion_max_seq_length" in contents.config or "max_frames" in _own_geometry(contents)
 
 
-def geometry_of(contents: Contents, found: Recognised, **known: int) -> MotionGeometry:
-    """Return the sizes of a recognised motion module; `known` fields are taken as given.
+def shape_of(contents: Contents, found: Recognised, **known: int) -> MotionGeometry:
+    """Return the sizes that a motion module's tensors tell; `known` fields are taken as given.
 
-    Shapes tell most. Heads and norm groups stand in what Stillmotion wrote or in a config, and are otherwise those of
-    every released module: 8 and 32. The number of positions is that of the stored encoding, or said in the same places.
+    Raises:
+        FileError: Its sites make no whole.
+    """
+    assert found.motion is not None
+    own = _own_geometry(contents)
+    positions = own.get("max_frames", contents.config.get("motion_max_seq_length"))
+    if isinstance(positions, int) and not found.motion.has_positions:
+        known = {"max_frames": positions} | known
+    try:
+        geometry = MotionGeometry.from_shapes(
+            {name: tuple(tensor.shape) for name, tensor in found.motion.tensors.items()}, **known
+        )
+    except MismatchError as error:
+        raise FileError(f"{contents.path} holds part of a motion module only. {error}") from error
+    if geometry.has_up_blocks != own.get("has_up_blocks", True):
+        raise FileError(f"{contents.path} holds part of a motion module only: nothing for the UNet's way up.")
+    if geometry.attentions_per_block != own.get("attentions_per_block", 2):
+        raise FileError(f"{contents.path} has one temporal attention per block, where motion modules have two.")
+    return geometry
+
+
+def geometry_of(contents: Contents, found: Recognised, **known: int) -> MotionGeometry:
+    """Return all sizes of a recognised motion module; `known` fields are taken as given.
+
+    Heads and norm groups, which no tensor tells, stand in what Stillmotion wrote or in a config, and are otherwise those
+    of every released module: 8 and 32.
 
     Raises:
         FileError: The module's sites make no whole.
         MismatchError: What is said does not fit the shapes.
     """
-    assert found.motion is not None
     own = _own_geometry(contents)
-    told = {name: own.get(name, contents.config.get(key)) for name, key in _UNTOLD.items()}
-    fields: dict[str, int] = {
-        name: _one_number(value, name, contents) for name, value in told.items() if value is not None
-    }
-    if not found.motion.has_positions:
-        positions = own.get("max_frames", contents.config.get("motion_max_seq_length"))
-        fields |= {"max_frames": int(positions)} if positions else {}
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.motion.tensors.items()}
-    try:
-        geometry = MotionGeometry.from_shapes(shapes, **(fields | known))
-    except MismatchError as error:
-        raise FileError(f"{contents.path} holds part of a motion module only. {error}") from error
-    _require_whole(contents, geometry, own)
+    for name, key in _UNTOLD.items():
+        value = own.get(name, contents.config.get(key))
+        if value is not None and name not in known:
+            known[name] = _one_number(value, name, contents)
+    geometry = shape_of(contents, found, **known)
     _require_divisible(contents, geometry)
     return geometry
 
@@ -162,13 +178,6 @@ def _one_number(value: Any, name: str, contents: Contents) -> int:
     if len(numbers) == 1 and isinstance(number := numbers.pop(), int) and number > 0:
         return number
     raise MismatchError(f"{contents.path}: {name} is {value!r}; expected one positive number for all levels.")
-
-
-def _require_whole(contents: Contents, geometry: MotionGeometry, own: Mapping[str, Any]) -> None:
-    if geometry.has_up_blocks != own.get("has_up_blocks", True):
-        raise FileError(f"{contents.path} holds part of a motion module only: nothing for the UNet's way up.")
-    if geometry.attentions_per_block != own.get("attentions_per_block", 2):
-        raise FileError(f"{contents.path} has one temporal attention per block, where motion modules have two.")
 
 
 def _require_divisible(contents: Contents, geometry: MotionGeometry) -> None:

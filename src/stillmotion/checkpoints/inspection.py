@@ -11,10 +11,9 @@ from torch import Tensor
 
 from stillmotion.checkpoints.contents import Contents, config_in, open_contents
 from stillmotion.checkpoints.files import sha256
-from stillmotion.checkpoints.identity import geometry_of, has_positions, identify, variant_of
+from stillmotion.checkpoints.identity import has_positions, identify, shape_of, variant_of
 from stillmotion.checkpoints.motion_keys import POSITION_ENDINGS
 from stillmotion.checkpoints.recognition import KINDS, TEXT_WIDTHS, Recognised
-from stillmotion.errors import FileError, MismatchError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +128,7 @@ def _sizes(contents: Contents, found: Recognised) -> dict[str, Any]:
     """Return the sizes of a motion module, as far as the file tells them."""
     if found.kind != "motion_module" or found.motion is None:
         return {}
-    try:
-        geometry = geometry_of(contents, found)
-    except (FileError, MismatchError):
-        return {}  # `variant_of` has put it into the note
+    geometry = shape_of(contents, found)
     positions = geometry.max_frames if has_positions(contents, found) else None
     return {"widths": geometry.block_out_channels, "num_frames": positions}
 

@@ -51,10 +51,11 @@ class ClipView:
             config = event.config
             self._tell(event.notes)
             self._screen.note(f"{config.num_frames} frames of {config.width}x{config.height}, {config.sampler}")
+            self._progress.show(f"denoising{_which(0, config.num_clips)}", 0, config.num_inference_steps)
         elif isinstance(event, sm.StepDone):
-            self._progress.show(f"denoising{_which(event)}", event.step, event.total)
+            self._progress.show(f"denoising{_which(event.clip, event.num_clips)}", event.step, event.total)
         elif isinstance(event, sm.Decoding):
-            self._progress.show(f"decoding{_which(event)}", event.frames, event.total)
+            self._progress.show(f"decoding{_which(event.clip, event.num_clips)}", event.frames, event.total)
         else:
             self.finished.append(event.clip)
             for output in event.clip.outputs:
@@ -65,8 +66,8 @@ class ClipView:
             self._screen.note(note)
 
 
-def _which(event: "sm.StepDone | sm.Decoding") -> str:
-    return f" clip {event.clip + 1}/{event.num_clips}" if event.num_clips > 1 else ""
+def _which(clip: int, num_clips: int) -> str:
+    return f" clip {clip + 1} of {num_clips}" if num_clips > 1 else ""
 
 
 def _kept(count: int) -> str:
@@ -93,6 +94,12 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+def _hide_other_bars() -> None:
+    from stillmotion.t2i.quiet import hide_loading_bars
+
+    hide_loading_bars()
+
+
 def _animate_arguments(parser: Parser) -> None:
     add_config_flags(parser, sm.AnimateConfig, groups=GROUPS, shorts=SHORTS, positional=["prompt"])
 
@@ -101,6 +108,7 @@ def _animate(arguments: argparse.Namespace, screen: Screen) -> int:
     config = config_from(sm.AnimateConfig, arguments)
     if config.output_dir is None:
         config = config.replace(output_dir=OUTPUT_DIR)
+    _hide_other_bars()
     with screen.progress() as progress, ctrl_c() as pressed:
         view = ClipView(screen, progress)
         try:
@@ -131,6 +139,7 @@ def _replay_arguments(parser: Parser) -> None:
 
 
 def _replay(arguments: argparse.Namespace, screen: Screen) -> int:
+    _hide_other_bars()
     with screen.progress() as progress, ctrl_c() as pressed:
         sm.replay(
             arguments.source,

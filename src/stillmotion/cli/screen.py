@@ -75,6 +75,7 @@ class ProgressView:
         self._task: TaskID | None = None
         self._stage = ""
         self._began = self._said = 0.0
+        self._last = time.monotonic()
 
     def __enter__(self) -> "ProgressView":
         if self._bars:
@@ -91,7 +92,8 @@ class ProgressView:
         """Show that `done` of `total` parts of `stage` are finished; no total where it is not known."""
         fresh, now = stage != self._stage, time.monotonic()
         if fresh:
-            self._stage, self._began = stage, now
+            self._stage, self._began = stage, self._last  # its first part has taken since the last one's end
+        self._last = now
         if self._bars:
             if fresh or self._task is None:
                 self._task = self._bars.add_task(stage, total=total)

@@ -76,7 +76,9 @@ def _score_arguments(parser: Parser) -> None:
 def _score(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.claims.score import WANTED, WANTED_PER_WORD, score, score_truth, summarise
     from stillmotion.data import contact_sheet
+    from stillmotion.t2i.quiet import hide_loading_bars
 
+    hide_loading_bars()
     scored = []
     with screen.progress() as progress:
         for one in (score_truth if arguments.truth else score)(count=arguments.count, seed=arguments.seed):
