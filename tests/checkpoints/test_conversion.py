@@ -40,7 +40,7 @@ def read(path: Path) -> Tensors:
     return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
 @pytest.mark.parametrize(("dialect", "name"), TARGETS, ids=["-".join(target) for target in TARGETS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back(tmp_path: Path, kind: str, dialect: str, name: str, dtype: torch.dtype) -> None:
@@ -55,10 +55,10 @@ def test_there_and_back(tmp_path: Path, kind: str, dialect: str, name: str, dtyp
     assert second.dialect == (dialect if name != "file.ckpt" else "original")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     widths=st.lists(st.sampled_from([32, 64, 96]), min_size=1, max_size=4).map(tuple),
-    layers=st.integers(1, 3),
+    layers=st.integers(1, 2),
     mid=st.booleans(),
     length=st.sampled_from([None, 1, 8, 24, 32, 64]),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),

@@ -77,7 +77,7 @@ def original(state: Tensors, layers: dict[str, str], prefix: str) -> Tensors:
     named = {}
     for name, value in state.items():
         layer, _, leaf = name.rpartition(".")
-        is_conv = prefix == VAE_PREFIX and ".attn_1." in layers[layer] and value.ndim == 2
+        is_conv = ".attn_1." in layers[layer] and value.ndim == 2
         named[f"{prefix}{layers[layer]}.{leaf}"] = (value[..., None, None] if is_conv else value).clone()
     return named
 

@@ -39,6 +39,15 @@ def test_half_precision_files_alone(own_folder: Path) -> None:
     assert own_folder / "unet/diffusion_pytorch_model.fp16.safetensors" in model.files
 
 
+def test_a_text_encoder_as_old_programs_stored_it(pipe: StableDiffusionPipeline, own_folder: Path) -> None:
+    file = own_folder / "text_encoder/model.safetensors"
+    state = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(file).items()}
+    save_file(state | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, file)
+    model = load_t2i(own_folder)
+    same(model, pipe)
+    assert model.report == []
+
+
 def test_shards_and_pickles(pipe: StableDiffusionPipeline, own_folder: Path) -> None:
     shutil.rmtree(own_folder / "unet")
     pipe.unet.save_pretrained(own_folder / "unet", max_shard_size="500KB")

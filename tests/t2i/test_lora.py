@@ -13,6 +13,7 @@ from tests.t2i.conftest import Tensors
 from torch import Tensor, nn
 
 from stillmotion.errors import FileError, MismatchError
+from stillmotion.motion import DomainAdapter, MotionModule, plug
 from stillmotion.t2i import T2I, apply_lora, load_t2i
 from stillmotion.t2i.original_names import unet_layers
 
@@ -159,6 +160,29 @@ def test_several_add_up_and_leave_in_any_order(pipe: StableDiffusionPipeline, mo
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     first.remove()
     second.remove()
+    assert all(torch.equal(*pair) for pair in zip(outputs(model), plain, strict=True))
+
+
+def test_it_acts_beside_motion_and_a_domain_adapter(pipe: StableDiffusionPipeline, model: T2I, write: Write) -> None:
+    torch.manual_seed(7)
+    plain = outputs(model)
+    motion = MotionModule.from_variant("v3", block_out_channels=(32, 64), layers_per_block=2)
+    paths = [path for path, _ in model.unet.named_modules() if path.endswith("attn1.to_q")]
+    weights = {path: factors(model.unet.get_submodule(path)) for path in paths}  # layers that the LoRA updates too
+    adapter = DomainAdapter(weights=weights)
+    style = apply_lora(model, write(kohya(pipe)), 0.5)
+    styled = outputs(model)
+    with plug(model.unet, motion, 1) as plugged:
+        assert all(torch.equal(*pair) for pair in zip(outputs(model), styled, strict=True))  # untrained motion is still
+        plugged.add(adapter, strength=0.5)
+        with_both = outputs(model)
+        assert not torch.allclose(with_both[0], styled[0], atol=1e-3)
+        style.strength = 0.0
+        assert not torch.allclose(outputs(model)[0], with_both[0], atol=1e-3)
+        style.strength = 0.5
+        plugged.remove(adapter)
+        assert all(torch.equal(*pair) for pair in zip(outputs(model), styled, strict=True))
+    style.remove()
     assert all(torch.equal(*pair) for pair in zip(outputs(model), plain, strict=True))
 
 

@@ -4,13 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from tests.t2i.conftest import original
 from transformers import CLIPTokenizer
 
 from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise
 from stillmotion.t2i import load_t2i
-from stillmotion.t2i.geometry import CONFIGS
+from stillmotion.t2i.geometry import CONFIGS, shipped, unet_config, vae_config
+from stillmotion.t2i.original_names import unet_layers, vae_layers
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ddim", DDIMScheduler), ("euler", EulerDiscreteScheduler)])
@@ -38,6 +46,27 @@ def test_a_picture_is_diffusers_picture(name: str, kind: type, pipe: StableDiffu
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     pixels = pipe.vae.decode(theirs / pipe.vae.config.scaling_factor).sample.clamp(-1, 1)
     torch.testing.assert_close(model.decode(ours), pixels, rtol=0, atol=1e-4)
+
+
+def test_full_size_is_read_off_the_names_and_shapes() -> None:
+    """Of the real model, on the meta device: the layout's own numbers, and the configs that ship."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(shipped("unet"))
+        vae = AutoencoderKL.from_config(shipped("vae"))
+    assert unet.num_parameters() == 859_520_964
+    assert (len(unet.state_dict()), len(vae.state_dict())) == (686, 248)
+    names = unet_layers(unet)
+    for ours, theirs in {
+        "down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_k": "input_blocks.8.1.transformer_blocks.0.attn2.to_k",
+        "down_blocks.2.downsamplers.0.conv": "input_blocks.9.0.op",
+        "up_blocks.0.upsamplers.0.conv": "output_blocks.2.1.conv",
+        "up_blocks.2.upsamplers.0.conv": "output_blocks.8.2.conv",
+        "up_blocks.3.resnets.2.conv_shortcut": "output_blocks.11.0.skip_connection",
+    }.items():
+        assert names[ours] == theirs
+    assert vae_layers(vae)["decoder.up_blocks.0.resnets.2.conv1"] == "decoder.up.3.block.2.conv1"
+    assert unet_config(original(unet.state_dict(), names, "")) == shipped("unet")
+    assert vae_config(vae.state_dict()) == vae_config(original(vae.state_dict(), vae_layers(vae), "")) == shipped("vae")
 
 
 def test_the_tokenizer_that_ships_is_clips_own() -> None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
@@ -62,7 +63,7 @@ def sample(
     latents = noise * sampler.init_noise_sigma
     seeds = [seed] * len(noise) if isinstance(seed, int) else list(seed)
     takes = inspect.signature(sampler.step).parameters
-    options = {"eta": eta} if "eta" in takes else {}
+    options: dict[str, Any] = {"eta": eta} if "eta" in takes else {}
     for index, timestep in enumerate(sampler.timesteps):
         if cancelled():
             raise Cancelled(f"Stopped after {index} of {len(sampler.timesteps)} steps.")

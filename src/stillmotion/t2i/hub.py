@@ -26,7 +26,7 @@ def from_hub(name: str, parts: Collection[str]) -> Path:
         )
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
-        if all((folder / part).is_dir() for part in parts):
+        if all((folder / part).is_dir() for part in parts) and any(folder.glob("unet/*.safetensors")):
             return folder
     except LocalEntryNotFoundError:
         pass

@@ -32,7 +32,7 @@ class ImageLora:
     @property
     def strength(self) -> float:
         """Return what the updates are multiplied by; 0 computes exactly what is computed without the LoRA."""
-        return next(iter(self._parts.values())).strength
+        return next((part.strength for part in self._parts.values()), 0.0)
 
     @strength.setter
     def strength(self, value: float) -> None:
@@ -41,12 +41,14 @@ class ImageLora:
 
     def remove(self) -> None:
         """Take the LoRA out again: the model is then what it was, bit for bit. Safe to call twice."""
+        if not self._parts:
+            return
         for part in self._parts.values():
             part.remove()
-        if self._parts:
-            self._t2i.report.remove(self._line)
-            self._t2i.files.pop(self.path, None)
         self._parts.clear()
+        self._t2i.report.remove(self._line)
+        if self._line not in self._t2i.report:  # the same file may be applied twice
+            del self._t2i.files[self.path]
 
 
 def apply_lora(t2i: T2I, path: str | Path, strength: float = 1.0) -> ImageLora:

@@ -1,6 +1,7 @@
 """Tensors out of one file, safely: safetensors or a pickle of `torch.save`, of which no code is run."""
 
 import pickle  # noqa: TID251  # only for the name of its error
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix.lower() == ".safetensors":
             with safe_open(str(path), framework="pt", device="cpu") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-        content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  # runs no code
+        mapped = zipfile.is_zipfile(path)  # not so the pickles of PyTorch before 1.6
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)  # noqa: TID251  # runs no code
     except pickle.UnpicklingError as error:
         raise FileError(
             f"{path} was refused: it is no pickle of plain tensors, or it wants to run code. Nothing of it was run. Ask "

@@ -85,8 +85,9 @@ def run(objective: Objective, config: LoopConfig, folder: Path) -> Iterator[Step
     state = TrainState(module=objective.module, optimizers=optimizers, ema=None)
     if config.ema_decay:
         state.ema = {name: p.detach().clone() for name, p in state.trainable().items()}
-    state.step = load_latest(state, folder)
+    # Before a checkpoint is read: it holds the rates of its own step.
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    state.step = load_latest(state, folder)
     while state.step < config.num_steps:
         started = time.perf_counter()
         _set_rates(optimizers, peaks, rate_factor(state.step, config))
