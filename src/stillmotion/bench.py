@@ -18,7 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from stillmotion.motion import MotionModule, plug
 from stillmotion.motion.module import TemporalTransformer
 
-SIZES: dict[str, tuple[int, ...]] = {"sd15": (320, 640, 1280, 1280), "half": (160, 320, 640, 640), "tiny": (64, 128, 128, 128)}
+SIZES: dict[str, tuple[int, ...]] = {
+    "sd15": (320, 640, 1280, 1280),
+    "half": (160, 320, 640, 640),
+    "tiny": (64, 128, 128, 128),
+}
 """Widths of the UNet's levels that can be timed: Stable Diffusion 1.5's own, and smaller ones."""
 
 

@@ -45,7 +45,9 @@ def load_judge(folder: Path | None = None) -> Judge:
     """Return the network that reads pictures back, in float32; from the embedded weights by default."""
     path = (folder or weights_folder()) / "judge" / "model.safetensors"
     if not path.exists():
-        raise FileError(f"The judge's weights are missing ({path}); train them by `stillmotion toyworld train --only judge`.")
+        raise FileError(
+            f"The judge's weights are missing ({path}); train them by `stillmotion toyworld train --only judge`."
+        )
     judge = Judge()
     weights = load_file(path)
     judge.load_state_dict({name: value.float() for name, value in weights.items()})
