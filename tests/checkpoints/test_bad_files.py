@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -123,6 +124,22 @@ class TestSafetensors:
         data[9:19] = b"%%%%%%%%%%"
         whole.write_bytes(data)
         assert "header is damaged" in refusal(read, whole)
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"data_offsets": [0, 8]},
+            {"dtype": "F32", "shape": [2], "data_offsets": [4, 8]},
+            {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
+            {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]},
+            {"dtype": "F77", "shape": [2], "data_offsets": [0, 8]},
+        ],
+    )
+    def test_header_that_cannot_be(self, read: Callable, tmp_path: Path, entry: dict) -> None:
+        text = json.dumps({"x": entry}).encode()
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+        assert "damaged safetensors" in refusal(read, path)
 
     def test_without_a_tensor(self, read: Callable, tmp_path: Path) -> None:
         path = write(tmp_path / "none.safetensors", {})

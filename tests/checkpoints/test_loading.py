@@ -57,6 +57,8 @@ WRAPPINGS: dict[str, Callable[[Tensors], object]] = {
     "state_dict": lambda t: {"state_dict": t, "epoch": 3, "global_step": 9000},
     "module.": lambda t: prefixed("module.", t),
     "state_dict and module.": lambda t: {"state_dict": prefixed("module.", t), "epoch": 3, "optimizer": {"lr": 0.1}},
+    "named, beside an optimizer": lambda t: {"motion": t, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
+    "parameters": lambda t: {name: torch.nn.Parameter(tensor) for name, tensor in t.items()},
     "whole UNet": lambda t: t | image_unet(),
     "whole UNet, DDP": lambda t: {"state_dict": prefixed("module.", t | image_unet())},
     "dummy key": lambda t: t | {"animatediff_config": {}},

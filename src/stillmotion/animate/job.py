@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillmotion.animate import record
 from stillmotion.animate.clip import Clip
@@ -183,11 +183,14 @@ class ClipWork:
         self, latents: Float[Tensor, "1 channels frames rows columns"]
     ) -> UInt8[np.ndarray, "frames height width 3"]:
         """Return the frames; half precision that overflows in the VAE is decoded again in float32."""
-        t2i = self.models.t2i
-        pixels = t2i.decode(fold_frames(latents))
-        if not bool(torch.isfinite(pixels).all()) and t2i.vae.dtype is not torch.float32:
-            t2i.vae.to(torch.float32)
-            pixels = t2i.decode(fold_frames(latents))
+        t2i, images = self.models.t2i, fold_frames(latents)
+        pixels, dtype = t2i.decode(images), t2i.vae.dtype
+        if not bool(torch.isfinite(pixels).all()) and dtype is not torch.float32:
+            try:
+                nn.Module.to(t2i.vae, torch.float32)  # diffusers' own `to` warns of every cast
+                pixels = t2i.decode(images)
+            finally:
+                nn.Module.to(t2i.vae, dtype)  # a later clip must not depend on this one
         if not bool(torch.isfinite(pixels).all()):
             raise StillmotionError("The VAE gave pixels that are not finite; try another VAE or dtype float32.")
         bytes_ = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

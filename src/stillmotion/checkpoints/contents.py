@@ -127,8 +127,8 @@ def _own(text: str | None, file: Path) -> dict[str, Any]:
         own = json.loads(text)
     except ValueError as error:
         raise FileError(f"{file}: what Stillmotion wrote into it is not JSON ({error}). Fetch it again.") from error
-    if not isinstance(own, dict) or "kind" not in own:
+    if not isinstance(own, dict) or not isinstance(own.get("kind"), str):
         raise FileError(f"{file}: what Stillmotion wrote into it does not say a kind. Fetch it again.")
-    if own.get("format", OWN_FORMAT) > OWN_FORMAT:
-        raise FileError(f"{file} was written by a newer Stillmotion (format {own['format']}); update to read it.")
+    if own.get("format", OWN_FORMAT) != OWN_FORMAT:
+        raise FileError(f"{file} was written by a newer Stillmotion (format {own['format']!r}); update to read it.")
     return own

@@ -26,6 +26,9 @@ from stillmotion.errors import FileError
 WRAPPERS = ("state_dict", "controlnet", "model", "module")
 """Names under which trainers put the weights when a file holds more than weights."""
 
+TRAINING_STATE = ("optimizer", "optimizers", "optimizer_states", "lr_scheduler", "lr_schedulers", "scaler", "rng_state")
+"""Names under which trainers put what is needed to go on, and not to use the weights."""
+
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -83,15 +86,15 @@ def read_header(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str,
         return {name: _shape_of(tensor) for name, tensor in tensors.items()}, metadata
     header = safetensors_header(path)
     metadata = _own_words(header)
+    # The library checks that the header is whole; single numbers are read on that occasion.
+    numbers = _read_safetensors(path, [name for name, entry in header.items() if not entry.get("shape")])
     unknown = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
     if unknown:
         raise FileError(f"{path} holds tensors of dtype {', '.join(unknown)}; known are {', '.join(DTYPES)}.")
-    numbers = [name for name, entry in header.items() if not entry["shape"]]
-    values = _read_safetensors(path, numbers) if numbers else {}
     shapes = {
         name: torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta") for name, entry in header.items()
     }
-    return shapes | values, metadata
+    return shapes | numbers, metadata
 
 
 def _own_words(header: dict[str, Any]) -> dict[str, str]:
@@ -205,6 +208,6 @@ def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[s
     """Yield the tensors of nested mappings under dotted names, as `ip_adapter.1.to_k_ip.weight`."""
     for key, value in content.items():
         if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, Mapping):
+            yield f"{prefix}{key}", value.detach()
+        elif isinstance(value, Mapping) and key not in TRAINING_STATE:
             yield from _flattened(value, f"{prefix}{key}.")

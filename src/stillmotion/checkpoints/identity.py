@@ -99,7 +99,7 @@ def shape_of(contents: Contents, found: Recognised, **known: int) -> MotionGeome
     assert found.motion is not None
     own = _own_geometry(contents)
     positions = own.get("max_frames", contents.config.get("motion_max_seq_length"))
-    if isinstance(positions, int) and not found.motion.has_positions:
+    if isinstance(positions, int) and positions > 0 and not found.motion.has_positions:
         known = {"max_frames": positions} | known
     try:
         geometry = MotionGeometry.from_shapes(

@@ -6,6 +6,7 @@ Nothing that exists is replaced unless asked, and a target that cannot be writte
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,10 +65,9 @@ def written_beside(path: str | PathLike[str], *, overwrite: bool = False, num_by
         FileError: As `require_writable`, or the disk refused while writing.
     """
     path = require_writable(path, overwrite=overwrite, num_bytes=num_bytes)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(beside)
         yield beside
         _flush(beside)
         _move_into_place(beside, path, overwrite)
