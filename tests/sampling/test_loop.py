@@ -1,5 +1,7 @@
 """The loop against diffusers' own pipeline, its seeds, its guidance and its end on request."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
@@ -139,3 +141,17 @@ def test_the_loss_is_the_paper_s(unet: UNet2DConditionModel, text: torch.Tensor,
         with torch.no_grad():
             told = unet(noisy.transpose(0, 1), t, text[clip : clip + 1].expand(3, -1, -1)).sample.transpose(0, 1)
         torch.testing.assert_close(loss[clip], (told - wanted).square().mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_sampler_adds_up_in_the_latents_own_dtype(unet: UNet2DConditionModel, text: torch.Tensor) -> None:
+    """A UNet in bfloat16 is asked in bfloat16; the latents stay float32 from step to step."""
+    half = copy.deepcopy(unet).to(torch.bfloat16)
+    noise = frame_noise(3, range(2), (4, 8, 8))
+    guidance = Guidance(text[:1], text[1:], 2.0)
+    latents = []
+    for kind in (unet, half):
+        sampler = make_sampler("ddim", SCHEDULE, "epsilon")
+        *_, last = sample(Denoiser(kind), sampler, noise, guidance, num_inference_steps=3)
+        latents.append(last.latents)
+    assert latents[1].dtype is torch.float32
+    torch.testing.assert_close(*latents, rtol=0, atol=0.2)

@@ -47,14 +47,16 @@ class Denoiser:
         """Return the prediction for `latents` at one timestep for all or one per clip.
 
         `text` has one set of rows per clip, or one per frame (batch·frames). `extra` goes to the UNet as it is
-        (ControlNet residuals, `added_cond_kwargs`), in image layout.
+        (ControlNet residuals, `added_cond_kwargs`), in image layout. The UNet computes in its own dtype, the prediction
+        has the latents': a sampler adds up many small steps, and does so best in float32.
         """
         frames = latents.shape[2]
         rows = text if len(text) == len(latents) * frames else repeat_per_frame(text, frames)
         times = torch.as_tensor(timesteps, device=latents.device)
         times = times.repeat_interleave(frames) if times.ndim else times
-        predicted = self.unet(fold_frames(latents), times, encoder_hidden_states=rows, **extra).sample
-        return unfold_frames(predicted, frames)
+        images, dtype = fold_frames(latents), self.unet.dtype
+        predicted = self.unet(images.to(dtype), times, encoder_hidden_states=rows.to(dtype), **extra).sample
+        return unfold_frames(predicted.to(latents.dtype), frames)
 
     def guided(self, latents: Latents, timestep: Tensor, guidance: Guidance, **extra: object) -> Latents:
         """Return the guided prediction, both halves computed in one batch."""

@@ -2,15 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from stillmotion.errors import FileError, MismatchError
 from stillmotion.t2i.hub import from_hub
@@ -102,8 +99,7 @@ def _part(kind: Any, folder: Path, dtype: torch.dtype, report: list[str]) -> Any
     files, options = _weights(folder)
     options |= {"dtype" if kind is CLIPTextModel else "torch_dtype": dtype}
     try:
-        with _without_bars():
-            model, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True, **options)
+        model, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True, **options)
     except Exception as error:  # The libraries raise many kinds for a damaged file or config.
         reason = str(error).strip().splitlines()
         raise FileError(f"{folder} cannot be loaded ({reason[0] if reason else error!r}); fetch it again.") from error
@@ -118,18 +114,6 @@ def _part(kind: Any, folder: Path, dtype: torch.dtype, report: list[str]) -> Any
             f"{folder.name}/{files[0].name}: {len(extra)} tensors skipped, which no layer takes: {min(extra)}, …"
         )
     return model
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar of its own over the caller's screen."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
 
 
 def _weights(folder: Path) -> tuple[list[Path], dict[str, Any]]:

@@ -46,19 +46,19 @@ def choreograph(
     def only(index: int) -> Tensor:
         return (motion == index)[:, None]
 
-    radius = 0.150 + 0.035 * size + 0 * time
-    ground = 0.74 + 0.08 * depth  # where the object touches the ground
+    radius = 0.185 + 0.030 * size + 0 * time
+    ground = 0.77 + 0.08 * depth  # where the object touches the ground
 
     # Rolling: the whole path stays inside the picture, and where it begins varies with what room the travel leaves.
-    travel = 0.40 + 0.16 * pace
-    start = 0.19 + (0.62 - travel) * place
+    travel = 0.38 + 0.14 * pace
+    start = 0.22 + (0.56 - travel) * place
     along = start + travel * time
-    x = torch.where(only(RIGHT), along, torch.where(only(LEFT), 1 - along, 0.5 + 0.36 * (place - 0.5) + 0 * time))
+    x = torch.where(only(RIGHT), along, torch.where(only(LEFT), 1 - along, 0.5 + 0.30 * (place - 0.5) + 0 * time))
 
     # Bouncing: hops of a ball thrown up, squashed while it touches the ground.
     hop = torch.remainder(time * (1.75 + 0.5 * pace) + phase, 1.0)
     arc = 4 * hop * (1 - hop)
-    lift = torch.where(only(BOUNCING), 0.30 * arc, 0 * time)
+    lift = torch.where(only(BOUNCING), 0.28 * arc, 0 * time)
     squash = 1 - 0.42 * torch.exp(-((arc / 0.22) ** 2)) + 0.12 * torch.exp(-(((arc - 0.6) / 0.25) ** 2))
     breathing = 1 + 0.02 * torch.sin(2 * math.pi * (time + phase))
     stretch = torch.where(only(BOUNCING), squash, breathing)
@@ -67,7 +67,7 @@ def choreograph(
     lean = torch.where(only(RIGHT), 0.16, torch.where(only(LEFT), -0.16, 0.0))
     angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + phase), lean + 0 * time)
 
-    small, big = 0.105 + 0.02 * size, 0.235 + 0.03 * pace
+    small, big = 0.115 + 0.02 * size, 0.255 + 0.03 * pace
     radius = torch.where(only(GROWING), small * (big / small) ** time, radius)
 
     radius, stretch = torch.broadcast_tensors(radius, stretch)

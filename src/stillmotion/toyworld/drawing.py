@@ -2,7 +2,7 @@
 
 A cartoon: dark outlines, cel shading, a face on the leading side, and round every moving object a cue that tells its
 motion in a still (`docs/decisions/` says why): orange streaks behind what rolls right, aqua ones behind what rolls
-left, white strokes under what bounces, pink arcs and a two-tone body on what spins, yellow rays round what grows.
+left, white strokes under what bounces, a pink ring round the two-tone body of what spins, yellow rays round what grows.
 """
 
 import math
@@ -97,7 +97,7 @@ def draw(look: Look, poses: Poses, *, camera: Camera | None = None, size: int = 
     canvas = Canvas(len(motion), size, camera, poses.x.device)
     _paint_place(canvas, look)
     _paint_shadow(canvas, flat)
-    for cue, index in ((_streaks, RIGHT), (_streaks, LEFT), (_strokes, BOUNCING), (_rays, GROWING), (_arcs, SPINNING)):
+    for cue, index in ((_streaks, RIGHT), (_streaks, LEFT), (_strokes, BOUNCING), (_rays, GROWING), (_ring, SPINNING)):
         rows = torch.nonzero(motion == index).flatten()
         if len(rows):
             cue(canvas, {name: value[rows][:, None, None] for name, value in flat.items()}, rows, index)
@@ -162,19 +162,18 @@ def _strokes(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, _: int) -> N
 
 def _rays(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, _: int) -> None:
     radius = pose["radius"]
-    for turn in range(6):
-        dx, dy = math.cos(math.pi * (turn / 3 + 0.5)), math.sin(math.pi * (turn / 3 + 0.5))
-        near, far = 1.38 * radius + 0.01, 1.70 * radius + 0.035
+    for turn in range(5):
+        dx, dy = math.cos(math.pi * (turn / 2.5 - 0.5)), math.sin(math.pi * (turn / 2.5 - 0.5))
+        near, far = 1.36 * radius + 0.02, 1.56 * radius + 0.04
         ends = (pose["x"] + dx * near, pose["y"] + dy * near, pose["x"] + dx * far, pose["y"] + dy * far)
-        ray = sdf.segment(canvas.x[rows], canvas.y[rows], ends, (0.10 * radius).clamp(min=0.016))
+        ray = sdf.segment(canvas.x[rows], canvas.y[rows], ends, (0.15 * radius).clamp(min=0.024))
         canvas.ink_stroke((1.0, 0.86, 0.20), ray, rows)
 
 
-def _arcs(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, _: int) -> None:
-    x, y = _turned(canvas.x[rows] - pose["x"], canvas.y[rows] - pose["y"], pose["angle"])
-    for side in (1.0, -1.0):
-        stroke = sdf.arc(side * x, y, 1.36 * pose["radius"], 0.95, 0.125 * pose["radius"])
-        canvas.ink_stroke((1.0, 0.42, 0.74), stroke, rows)
+def _ring(canvas: Canvas, pose: dict[str, Tensor], rows: Tensor, _: int) -> None:
+    radius = pose["radius"]
+    ring = (sdf.circle(canvas.x[rows] - pose["x"], canvas.y[rows] - pose["y"], 1.42 * radius)).abs() - 0.09 * radius
+    canvas.ink_stroke((1.0, 0.42, 0.74), ring, rows)
 
 
 def _turned(dx: Tensor, dy: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:

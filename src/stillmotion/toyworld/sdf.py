@@ -28,15 +28,6 @@ def segment(x: Points, y: Points, ends: tuple[Points, Points, Points, Points], h
     return torch.hypot(x - x0 - along * dx, y - y0 - along * dy) - half_width
 
 
-def arc(x: Points, y: Points, radius: Points, half_angle: float, half_width: Points) -> Points:
-    """Distance to an arc about the origin, `half_angle` to both sides of the positive x axis."""
-    y = y.abs()
-    on_arc = (torch.hypot(x, y) - radius).abs()
-    end_x, end_y = math.cos(half_angle) * radius, math.sin(half_angle) * radius
-    beside = math.sin(half_angle) * x - math.cos(half_angle) * y > 0
-    return torch.where(beside, on_arc, torch.hypot(x - end_x, y - end_y)) - half_width
-
-
 def polygon(x: Points, y: Points, corners: list[tuple[float, float]]) -> Points:
     """Distance to a closed polygon, convex or not (Quilez, "2D distance functions")."""
     first_x, first_y = corners[0]

@@ -1,8 +1,8 @@
 """The optimizers: Muon for matrices and convolutions, AdamW for the rest.
 
 torch's own Muon takes two-dimensional parameters only and iterates in bfloat16, which costs more than the whole
-backward pass on a CPU without such instructions; this one flattens convolutions, works in float32 there, and
-orthogonalises all matrices of a shape in one batched product.
+backward pass on a CPU without such instructions; this one flattens convolutions, works in float32, iterates
+on the small Gram matrix, and orthogonalises all matrices of a shape in one batched product.
 """
 
 from collections import defaultdict
@@ -21,13 +21,19 @@ def orthogonalize(matrices: Float[Tensor, "count rows columns"]) -> Float[Tensor
     """Return matrices of the same singular vectors whose singular values all lie near 1."""
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
-    x = x.bfloat16() if x.is_cuda else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    # Every iterate is a polynomial of the first Gram matrix times x, so all but the last product stay small and square.
     a, b, c = QUINTIC
+    gram = x @ x.mT
+    whole: Tensor | None = None
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x if wide else x.mT).to(matrices.dtype)
+        factor = b * gram + c * gram @ gram
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        whole = factor if whole is None else factor @ whole
+        gram = factor @ gram @ factor
+    assert whole is not None
+    x = whole @ x
+    return x if wide else x.mT
 
 
 class Muon(torch.optim.Optimizer):

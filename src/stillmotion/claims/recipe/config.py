@@ -17,22 +17,22 @@ class RecipeConfig:
     """The seed of every draw."""
     num_pictures: int = 12_288
     """Drawn stills for the VAE, the CLIP pair and the base model."""
-    num_clips: int = 400
+    num_clips: int = 720
     """Drawn clips for the motion module."""
     vae: LoopConfig = field(
         default=LoopConfig(num_steps=1400, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.99)
     )
     """The autoencoder's training."""
     clip: LoopConfig = field(
-        default=LoopConfig(num_steps=600, learning_rate=8e-4, warmup_steps=60, betas=(0.9, 0.98), weight_decay=0.05)
+        default=LoopConfig(num_steps=900, learning_rate=8e-4, warmup_steps=60, betas=(0.9, 0.98), weight_decay=0.05)
     )
     """The CLIP pair's training; its text tower is the base model's text encoder."""
     base: LoopConfig = field(
-        default=LoopConfig(num_steps=1000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
+        default=LoopConfig(num_steps=2000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=380, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=1100, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=600, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))

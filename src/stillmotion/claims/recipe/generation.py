@@ -28,6 +28,9 @@ from stillmotion.toyworld.choreography import CLIP_FRAMES
 from stillmotion.training.loop import StepDone, run
 from stillmotion.training.objectives import DenoisingObjective, LatentBatch
 
+PICTURES_PER_STEP = 32
+CLIPS_PER_STEP = 2  # more steps of fewer clips: a step's cost is its frames
+
 
 def train_base(config: RecipeConfig) -> Iterator[StepDone]:
     """Train the text-to-image model on stills, its text encoder frozen (paper Eq. 2)."""
@@ -43,7 +46,7 @@ def train_base(config: RecipeConfig) -> Iterator[StepDone]:
 
     def batch(step: int) -> LatentBatch:
         chance = generator(config.seed, "base batch", step)
-        rows = torch.randint(config.num_pictures, (32,), generator=chance)
+        rows = torch.randint(config.num_pictures, (PICTURES_PER_STEP,), generator=chance)
         return LatentBatch(sample_latents(cache, rows, chance, device).unsqueeze(2), text(rows, chance))
 
     schedule = models.make_noise_schedule()
@@ -70,7 +73,7 @@ def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
 
     def batch(step: int) -> LatentBatch:
         chance = generator(config.seed, "motion batch", step)
-        clips = torch.randint(config.num_clips, (4,), generator=chance)
+        clips = torch.randint(config.num_clips, (CLIPS_PER_STEP,), generator=chance)
         rows = (clips[:, None] * CLIP_FRAMES + frames).flatten()
         latents = unfold_frames(sample_latents(cache, rows, chance, device), CLIP_FRAMES)
         return LatentBatch(latents, text(clips, chance))
