@@ -15,6 +15,9 @@ DEV_READY := $(VENV)/.ready-to-develop
 # Two processes of one thread each: on two cores that is faster than one process of two threads. A file's tests stay together.
 TEST_FLAGS ?= -n 2 --dist loadfile
 
+# What `stillmotion` tells glibc for itself (src/stillmotion/allocator.py); other systems take no notice.
+KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647
+
 .PHONY: help demo test test-slow check format bench clean
 
 help:
@@ -36,10 +39,10 @@ demo: $(RUN_READY)
 	$(BIN)/stillmotion animate "a red ball rolling right on green grass"
 
 test: $(DEV_READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_FLAGS)
+	OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(BIN)/python -m pytest $(TEST_FLAGS)
 
 test-slow: $(DEV_READY)
-	$(BIN)/python -m pytest -m slow
+	$(KEEP_MEMORY) $(BIN)/python -m pytest -m slow
 
 check: $(DEV_READY)
 	$(BIN)/ruff check

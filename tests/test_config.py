@@ -202,3 +202,14 @@ def test_every_field_is_described() -> None:
 
 def test_plain_dataclasses_are_read_too() -> None:
     assert from_dict(PlainConfig, {"rate": "1e-4"}) == PlainConfig(rate=1e-4)
+
+
+def test_a_section_given_in_part_keeps_the_rest_of_its_own_defaults() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Recipe(Config):
+        lens: LensConfig = field(default=LensConfig(zoom=3.0, names=("wide",)))
+        """Its lens, not the one that the class alone would make."""
+
+    assert from_dict(Recipe, {"lens": {"zoom": 2}}).lens == LensConfig(zoom=2.0, names=("wide",))
+    with pytest.raises(ConfigError, match=r"lens\.zom: unknown key; the nearest is 'zoom'"):
+        from_dict(Recipe, {"lens": {"zom": 2}})

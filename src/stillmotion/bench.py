@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stillmotion.motion import MotionModule, plug
 from stillmotion.motion.module import TemporalTransformer
+from stillmotion.sampling import Denoiser
 
 SIZES: dict[str, tuple[int, ...]] = {
     "sd15": (320, 640, 1280, 1280),
@@ -34,7 +35,7 @@ class StepTiming:
     dtype: str
     num_threads: int
     ours: tuple[float, ...]
-    """Seconds of each run with our motion module plugged into diffusers' UNet."""
+    """Seconds of each run through our denoiser, our motion module plugged into diffusers' UNet."""
     theirs: tuple[float, ...]
     """Seconds of diffusers' UNetMotionModel, run after run in turn with ours."""
     motion_share: float
@@ -88,18 +89,18 @@ def bench_step(
         unet, motion, theirs = _models(size, dtype)
         latents = torch.randn(2, 4, num_frames, side, side, dtype=dtype)
         text = torch.randn(2, 77, unet.config.cross_attention_dim, dtype=dtype)
-        rows = text.repeat_interleave(num_frames, 0)
-        images = latents.transpose(1, 2).flatten(0, 1)
+        rows = text.repeat_interleave(num_frames, 0)  # their pipeline does this once, before the first step
+        denoiser = Denoiser(unet)
         with torch.inference_mode(), plug(unet, motion, num_frames):
 
             def our_step() -> Tensor:
-                return unet(images, 500, encoder_hidden_states=rows).sample
+                return denoiser(latents, 500, text)
 
             def their_step() -> Tensor:
                 return theirs(latents, 500, encoder_hidden_states=rows).sample
 
             with FlopCounterMode(display=False) as counter:
-                ours = our_step().unflatten(0, (2, num_frames)).transpose(1, 2)
+                ours = our_step()
             difference = float((ours - their_step()).float().norm() / ours.float().norm())
             timed = [(_seconds(our_step), _seconds(their_step)) for _ in range(pairs)]
             with _motion_clock(motion) as spent:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from stillmotion import __version__
+from stillmotion.allocator import keep_freed_memory
 from stillmotion.cli.parsing import Parser, UsageError, nearest
 from stillmotion.cli.screen import Screen
 from stillmotion.cli.verb import Verb
@@ -41,6 +42,7 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own by default) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     screen = Screen(plain="--plain" in words)
     try:
         return _run(words, screen)

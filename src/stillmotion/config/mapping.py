@@ -7,7 +7,7 @@ import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -41,7 +41,7 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
             problems.append(_unknown(where, str(key), list(known)))
             continue
         try:
-            values[key] = coerce(annotations[key], value, f"{where}{key}")
+            values[key] = coerce(annotations[key], _filled(value, known[key]), f"{where}{key}")
         except ConfigError as error:
             problems.append(str(error))
     for name, field in known.items():
@@ -52,6 +52,14 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
         return cls(**values)
     except ConfigError as error:
         raise ConfigError("\n".join(f"{where}{line}" for line in str(error).splitlines())) from None
+
+
+def _filled(value: Any, field: Field[Any]) -> Any:
+    """Return a section that was given in part with the rest of it from the field's own default."""
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    if not isinstance(value, Mapping) or not is_dataclass(default):
+        return value
+    return {part.name: getattr(default, part.name) for part in fields(default)} | dict(value)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

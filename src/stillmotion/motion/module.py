@@ -107,10 +107,20 @@ class TemporalAttention(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Return what each token gathers from the same place in the other frames."""
-        heads = "b f p (h d) -> b p h f d"
-        q, k, v = (rearrange(to(tokens), heads, h=self.num_heads) for to in (self.to_q, self.to_k, self.to_v))
-        gathered = F.scaled_dot_product_attention(q, k, v)
-        return self.to_out[0](rearrange(gathered, "b p h f d -> b f p (h d)"))
+        _, frames, places, channels = tokens.shape
+        q, k, v = (self._by_place(to(tokens)) for to in (self.to_q, self.to_k, self.to_v))
+        # Keys by queries, and a softmax over rows: with so few frames in a row, PyTorch's fused attention, and its
+        # softmax over columns, spend more time on set-up than on sums (docs/decisions/0011).
+        scores = torch.baddbmm(k.new_empty(1), k, q.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
+        gathered = torch.bmm(scores.softmax(1).transpose(1, 2), v)
+        by_frame = gathered.view(-1, places * self.num_heads, frames, channels // self.num_heads).transpose(1, 2)
+        return self.to_out[0](by_frame.reshape(tokens.shape))
+
+    def _by_place(self, tokens: Tokens) -> Float[Tensor, "batch_places_heads frames head"]:
+        batch, frames, places, channels = tokens.shape
+        head = channels // self.num_heads
+        by_head = tokens.view(batch, frames, places * self.num_heads, head)
+        return by_head.transpose(1, 2).reshape(-1, frames, head)
 
 
 class GatedLinear(nn.Module):

@@ -64,7 +64,7 @@ class Plugged:
         sites = motion.sites()
         for name, layer in hosts(unet):
             if name in sites:
-                self._handles.append(layer.register_forward_hook(_motion_hook(sites[name], frames, unet)))
+                self._handles.append(layer.register_forward_hook(_motion_hook(sites[name], frames)))
         for block_name in dict.fromkeys(name.rsplit(".motion_modules", 1)[0] for name in sites):
             block = unet.get_submodule(block_name)
             block.motion_modules = motion.get_submodule(block_name).motion_modules
@@ -160,16 +160,15 @@ def _check_frames(motion: MotionModule, num_frames: int) -> None:
         )
 
 
-def _motion_hook(site: TemporalTransformer, frames: FrameCount, unet: UNet2DConditionModel) -> Any:
+def _motion_hook(site: TemporalTransformer, frames: FrameCount) -> Any:
     def move(layer: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
         features = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
         if features.shape[0] % frames.num_frames:
             raise MismatchError(
                 f"A batch of {features.shape[0]} images does not divide into clips of {frames.num_frames}."
             )
-        # A ResNet host recomputes this hook within its own checkpoint; a transformer host does not.
-        checkpointed = unet.is_gradient_checkpointing and unet.training and not hasattr(layer, "time_emb_proj")
-        site.gradient_checkpointing = checkpointed
+        # A ResNet host recomputes this hook within its own checkpoint; a transformer host does not, and says so itself.
+        site.gradient_checkpointing = getattr(layer, "gradient_checkpointing", False)
         moved = site(features, frames.num_frames)
         if isinstance(output, tuple):
             return (moved, *output[1:])

@@ -2,12 +2,16 @@
 what is sampled.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from jaxtyping import Float, Int, Num
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from stillmotion.sampling.schedule import Diffusion
 from stillmotion.shapes import fold_frames, repeat_per_frame, unfold_frames
@@ -36,6 +40,7 @@ class Denoiser:
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         self.unet = unet
+        self._reads_text = [m for m in unet.modules() if isinstance(m, Attention) and m.is_cross_attention]
 
     def __call__(
         self,
@@ -51,12 +56,29 @@ class Denoiser:
         has the latents': a sampler adds up many small steps, and does so best in float32.
         """
         frames = latents.shape[2]
-        rows = text if len(text) == len(latents) * frames else repeat_per_frame(text, frames)
+        shared = frames if len(text) == len(latents) else 1
+        rows = repeat_per_frame(text, shared)
         times = torch.as_tensor(timesteps, device=latents.device)
         times = times.repeat_interleave(frames) if times.ndim else times
         images, dtype = fold_frames(latents), self.unet.dtype
-        predicted = self.unet(images.to(dtype), times, encoder_hidden_states=rows.to(dtype), **extra).sample
+        with self._projected_once(shared):
+            predicted = self.unet(images.to(dtype), times, encoder_hidden_states=rows.to(dtype), **extra).sample
         return unfold_frames(predicted.to(latents.dtype), frames)
+
+    @contextmanager
+    def _projected_once(self, shared: int) -> Iterator[None]:
+        """Project keys and values of text once for each `shared` adjacent images, which all have the same."""
+        # Looked up at each call: peft puts layers of its own in their place.
+        layers = [layer for m in self._reads_text for layer in (m.to_k, m.to_v)] if shared > 1 else []
+        handles: list[RemovableHandle] = []
+        for layer in layers:
+            handles.append(layer.register_forward_pre_hook(lambda _, inputs: (inputs[0][::shared],)))
+            handles.append(layer.register_forward_hook(lambda _, __, rows: repeat_per_frame(rows, shared)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def guided(self, latents: Latents, timestep: Tensor, guidance: Guidance, **extra: object) -> Latents:
         """Return the guided prediction, both halves computed in one batch."""

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from stillmotion.toyworld.language import vocabulary
 
@@ -99,6 +99,8 @@ def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 def save_clip(clip: CLIPModel, folder: Path) -> None:
     """Write the pair's text tower to `text_encoder`, where pipelines look for it, and the whole pair to `clip`."""
+    from transformers import CLIPImageProcessor  # at its import it speaks of torchvision, which nothing here needs
+
     clip.text_model.save_pretrained(folder / "text_encoder")
     clip.save_pretrained(folder / "clip")
     size = {"height": clip.config.vision_config.image_size, "width": clip.config.vision_config.image_size}
