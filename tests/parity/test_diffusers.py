@@ -39,7 +39,9 @@ class Pair:
         shake(self.unet, 1)
         shake(self.motion, 2)
         adapter = MotionAdapter(
-            block_out_channels=WIDTHS, motion_layers_per_block=1, use_motion_mid_block=self.motion.geometry.has_mid_block
+            block_out_channels=WIDTHS,
+            motion_layers_per_block=1,
+            use_motion_mid_block=self.motion.geometry.has_mid_block,
         )
         adapter.load_state_dict(self.motion.state_dict(), strict=True)
         self.theirs = UNetMotionModel.from_unet2d(self.unet, adapter).eval()
@@ -118,11 +120,11 @@ def test_with_controlnet_residuals(pair: Pair) -> None:
 
 def test_with_an_ip_adapter(pair: Pair) -> None:
     adapter = make_ip_adapter(pair.unet)
-    pair.theirs._load_ip_adapter_weights([copy.deepcopy(adapter)])  # noqa: SLF001
+    pair.theirs._load_ip_adapter_weights([copy.deepcopy(adapter)])
     pictures = torch.randn(2, 1, 24, generator=torch.Generator().manual_seed(6))
     with plug(pair.unet, pair.motion, FRAMES):
         plain = pair.ours()
-        pair.unet._load_ip_adapter_weights([adapter])  # noqa: SLF001
+        pair.unet._load_ip_adapter_weights([adapter])
         theirs = pair.other(added_cond_kwargs={"image_embeds": [pictures]})
         ours = pair.ours(added_cond_kwargs={"image_embeds": [pictures.repeat_interleave(FRAMES, 0)]})
     assert_equal(ours, theirs)

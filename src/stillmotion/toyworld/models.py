@@ -99,7 +99,7 @@ def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 def save_clip(clip: CLIPModel, folder: Path) -> None:
     """Write the pair's text tower to `text_encoder`, where pipelines look for it, and the whole pair to `clip`."""
-    from transformers import CLIPImageProcessor  # at its import it speaks of torchvision, which nothing here needs
+    from transformers import CLIPImageProcessor  # noqa: PLC0415  # at its import it speaks of torchvision, which nothing here needs
 
     clip.text_model.save_pretrained(folder / "text_encoder")
     clip.save_pretrained(folder / "clip")
