@@ -43,5 +43,7 @@ if TYPE_CHECKING:
     from stillmotion.motion import plug as plug
     from stillmotion.t2i import T2I as T2I
     from stillmotion.t2i import load_t2i as load_t2i
+    from stillmotion.training import TrainConfig as TrainConfig
+    from stillmotion.training import train as train
 
 NAMES = lazily(__name__)

@@ -44,6 +44,15 @@ def test_what_is_no_clip_is_named(tmp_path: Path, content: bytes, message: str) 
             read(path)
 
 
+def test_a_clip_cut_within_its_first_frame_is_no_surprise_to_probe(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_clip(noisy_frames(1), path, 8)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileError, match=r"clip\.mp4: the clip is damaged or truncated"):
+        probe(path)
+
+
 def test_missing_files_and_empty_folders_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="there is no such file"):
         read_frames(tmp_path / "none.mp4")

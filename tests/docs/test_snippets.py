@@ -59,7 +59,8 @@ def test_every_snippet_says_what_it_is() -> None:
 def test_commands_are_what_the_command_line_takes(
     snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillmotion import AnimateConfig
+    from stillmotion import AnimateConfig, TrainConfig
+    from stillmotion.cli.training import STAGES
 
     monkeypatch.chdir(tmp_path)
     for written in of("yaml"):
@@ -76,17 +77,20 @@ def test_commands_are_what_the_command_line_takes(
             arguments = parser.parse(words[len(name.split()) :])
             if name == "animate":
                 config_from(AnimateConfig, arguments)
+            if name == "train":
+                arguments.stage = STAGES[arguments.stage]
+                config_from(TrainConfig, arguments)
         else:
             assert program in ("pip", ".venv/bin/python", "torchrun"), f"{program} is not checked here"
 
 
 @pytest.mark.parametrize("snippet", of("yaml"), ids=str)
 def test_yaml_is_a_config(snippet: Snippet, tmp_path: Path) -> None:
-    from stillmotion import AnimateConfig
+    from stillmotion import AnimateConfig, TrainConfig
 
     path = tmp_path / "page.yaml"
     path.write_text(snippet.text, encoding="utf-8")
-    AnimateConfig.from_yaml(path)
+    (TrainConfig if "stage:" in snippet.text else AnimateConfig).from_yaml(path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The training loop: it learns, it goes on exactly where it stood, and it stops before harm."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from stillmotion.seeding import generator
-from stillmotion.training.loop import LoopConfig, NonFiniteLoss, rate_factor, run
+from stillmotion.training.loop import LoopConfig, NonFiniteLoss, Part, rate_factor, run
 from stillmotion.training.optim import Muon, orthogonalize
 from stillmotion.training.state import checkpoints
 
@@ -20,11 +21,11 @@ class Fit:
         self.module = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 8))
         self.poison = poison
 
-    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the error on the step's own inputs."""
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the error on the step's own inputs."""
         inputs = torch.randn(32, 8, generator=generator(1, "fit", step))
         wrong = (self.module(inputs) - inputs.flip(1)).square().mean()
-        return wrong * (float("nan") if step == self.poison else 1.0), {}
+        yield Part(wrong * (float("nan") if step == self.poison else 1.0), keys=("clip 7",))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -62,7 +63,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_move(tmp_path: Path) 
     for _ in range(3):
         next(steps)
     before = {name: value.clone() for name, value in objective.module.state_dict().items()}
-    with pytest.raises(NonFiniteLoss, match="Step 4"):
+    with pytest.raises(NonFiniteLoss, match=r"Step 4.*clip 7"):
         next(steps)
     assert all(torch.equal(before[name], value) for name, value in objective.module.state_dict().items())
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from stillmotion.animate import record
 from stillmotion.animate.clip import Clip
 from stillmotion.animate.config import AnimateConfig
-from stillmotion.animate.devices import device_name
 from stillmotion.animate.events import Decoding, Event, Finished, Loaded, Started, StepDone
 from stillmotion.animate.outputs import Outputs
 from stillmotion.animate.plan import Plan, make_plan
 from stillmotion.animate.session import Models, Session
+from stillmotion.devices import device_name
 from stillmotion.errors import Cancelled, ConfigError, StillmotionError
 from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise

@@ -10,7 +10,7 @@ from stillmotion.checkpoints import FileInfo, inspect
 from stillmotion.config import AdapterFile
 from stillmotion.errors import ConfigError, FileError, MismatchError
 from stillmotion.motion import VARIANTS, Variant
-from stillmotion.toyworld import weights_folder
+from stillmotion.toyworld import motion_file, weights_folder
 
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -60,11 +60,7 @@ def motion_path(config: AnimateConfig) -> Path:
         raise ConfigError(
             f"motion: {config.model} needs a motion module, for example v3_sd15_mm.ckpt; only the toyworld has its own"
         )
-    folder = weights_folder() / "motion"
-    files = sorted(folder.glob("*_mm.safetensors"))
-    if not files:
-        raise FileError(f"motion: the toyworld's motion module is missing from {folder}; install stillmotion again.")
-    return files[0]
+    return motion_file()
 
 
 def inspected(config: AnimateConfig, model: str, motion: Path) -> dict[str, FileInfo]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
-from stillmotion.animate.devices import choose_device, choose_dtype
 from stillmotion.animate.model_files import check_fit, inspected, known_model, motion_path
 from stillmotion.checkpoints import FileInfo
+from stillmotion.devices import choose_device, choose_dtype
 from stillmotion.errors import FileError
 
 _GUIDANCE, _TOYWORLD_GUIDANCE = 7.5, 5.0

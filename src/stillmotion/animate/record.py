@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-import stillmotion
 from stillmotion.animate.config import AnimateConfig
-from stillmotion.animate.devices import device_name
 from stillmotion.data import WrittenClip
+from stillmotion.devices import device_name
+from stillmotion.version import __version__
 
 SCHEMA = 1
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "av")
@@ -54,7 +54,7 @@ def begin(
     """
     return {
         "schema": SCHEMA,
-        "stillmotion": stillmotion.__version__,
+        "stillmotion": __version__,
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "config": config.to_dict(),
         "seed": str(config.seed),
@@ -124,7 +124,7 @@ def _parameters(config: AnimateConfig) -> str:
         "Motion module": config.motion or config.model,
         "Frames": config.num_frames,
         "FPS": f"{config.fps:g}",
-        "Version": f"stillmotion {stillmotion.__version__}",
+        "Version": f"stillmotion {__version__}",
     }
     negative = [f"Negative prompt: {config.negative_prompt}"] if config.negative_prompt else []
     return "\n".join([config.prompt, *negative, ", ".join(f"{name}: {value}" for name, value in facts.items())])

@@ -14,7 +14,8 @@ from stillmotion.data.folders import frame_files
 from stillmotion.data.metadata import read_metadata
 from stillmotion.errors import FileError
 
-_SAFE = {"protocol_whitelist": "file"}  # a playlist must not reach out of the machine
+SAFE = {"protocol_whitelist": "file"}
+"""FFmpeg's options for files of others: a playlist must not reach out of the machine."""
 
 
 _LONGEST_HOLD = 1000  # frames that one stored picture may stand for
@@ -47,7 +48,7 @@ def probe(path: str | os.PathLike[str]) -> ClipInfo:
         known = float(fps) if isinstance(fps, int | float) and fps > 0 else None
         with _picture(files[0]) as first:
             return _info(file, "png", len(files), known, first.size)
-    if _is_picture_clip(file):
+    if is_picture_clip(_head(file)):
         with _picture(file) as clip:
             counts, seconds = _repeats(clip)
             rate = sum(counts) / seconds if seconds else None
@@ -55,11 +56,14 @@ def probe(path: str | os.PathLike[str]) -> ClipInfo:
     with _container(file) as container:
         stream = container.streams.video[0]
         rate = float(stream.average_rate) if stream.average_rate else None
-        first_frame = next(container.decode(stream), None)
+        try:
+            first_frame = next(container.decode(stream), None)
+            container.seek(0)
+            count = sum(1 for packet in container.demux(stream) if packet.size)
+        except av.FFmpegError as error:
+            raise FileError(f"{file}: the clip is damaged or truncated; get the file again.") from error
         turned = first_frame is not None and first_frame.rotation % 180 != 0
         size = (stream.height, stream.width) if turned else (stream.width, stream.height)
-        container.seek(0)
-        count = sum(1 for packet in container.demux(stream) if packet.size)
         return _info(file, _format_name(container.format.name, file), count, rate, size)
 
 
@@ -72,7 +76,7 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[UInt8[np.ndarray, "hei
     file = _existing(path)
     if file.is_dir():
         return _folder_frames(file)
-    return _picture_frames(file) if _is_picture_clip(file) else _container_frames(file)
+    return _picture_frames(file) if is_picture_clip(_head(file)) else _container_frames(file)
 
 
 def read_clip(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "frames height width 3"]:
@@ -104,9 +108,8 @@ def _head(file: Path, length: int = 16) -> bytes:
         raise FileError(f"{file}: cannot be read: {error.strerror}.") from error
 
 
-def _is_picture_clip(file: Path) -> bool:
-    """Return whether Pillow reads the file; FFmpeg does not decode animated WebP."""
-    head = _head(file)
+def is_picture_clip(head: bytes) -> bool:
+    """Return whether Pillow reads the file that begins so; FFmpeg does not decode animated WebP."""
     return head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
@@ -119,17 +122,18 @@ def _picture(file: Path) -> Image.Image:
 
 def _container(file: Path) -> "av.container.InputContainer":
     try:
-        container = av.open(str(file), options=_SAFE)
+        container = av.open(str(file), options=SAFE)
     except (av.FFmpegError, OSError) as error:
-        raise FileError(f"{file}: expected a clip, but it {_looks_like(file)}.") from error
+        raise FileError(f"{file}: expected a clip, but it {looks_like(_head(file, 512))}.") from error
     if not container.streams.video:
         container.close()
         raise FileError(f"{file}: expected a clip, but it holds no pictures (only sound or data).")
     return container
 
 
-def _looks_like(file: Path) -> str:
-    head = _head(file, 512).lstrip()
+def looks_like(head: bytes) -> str:
+    """Return what a file is that begins so and that FFmpeg refuses, as the end of a sentence."""
+    head = head.lstrip()
     if head[:1] == b"<" and b"html" in head.lower():
         return "is an HTML page: the download went wrong"
     if head[4:8] == b"ftyp" or head.startswith(b"\x1aE\xdf\xa3"):
@@ -199,7 +203,7 @@ def _container_frames(file: Path) -> Iterator[np.ndarray]:
     count, end = 0, 0.0
     with _container(file) as container:
         stream = container.streams.video[0]
-        cut_off = _index_end(stream) > file.stat().st_size
+        cut_off = index_end(stream) > file.stat().st_size
         try:
             for frame in container.decode(stream):
                 count += 1
@@ -207,17 +211,17 @@ def _container_frames(file: Path) -> Iterator[np.ndarray]:
                 yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
         except av.FFmpegError as error:
             raise FileError(f"{file}: the clip is damaged after {count} frames; get the file again.") from error
-        cut_off = cut_off or end < _promised_seconds(stream)
+        cut_off = cut_off or end < promised_seconds(stream)
     if cut_off:
         raise FileError(f"{file}: the clip is truncated after {count} frames; get the file again.")
 
 
-def _index_end(stream: av.VideoStream) -> int:
+def index_end(stream: av.VideoStream) -> int:
     """Return the byte behind the last packet that the file's index (MP4) promises; 0 where there is no index."""
     return max((entry.pos + entry.size for entry in stream.index_entries), default=0)
 
 
-def _promised_seconds(stream: av.VideoStream) -> float:
+def promised_seconds(stream: av.VideoStream) -> float:
     """Return how long the stream says it is (Matroska and WebM: "00:00:02.000000000"); 0 where it does not."""
     parts = stream.metadata.get("DURATION", "").split(":")
     try:

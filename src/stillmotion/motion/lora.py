@@ -3,9 +3,9 @@ adapter the attention of the image UNet; several act at once, each with a streng
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from peft.tuners.lora.layer import dispatch_default
 from torch import Tensor, nn
 
 from stillmotion.errors import MismatchError
+
+Adapter = TypeVar("Adapter", bound="LoraAdapter")
 
 _numbers = itertools.count()
 
@@ -46,6 +48,26 @@ class DomainAdapter(LoraAdapter):
     """What the training videos look like, learnt as an update of the image UNet (paper §4.1)."""
 
 
+def new_adapter(
+    kind: type[Adapter], root: nn.Module, paths: Sequence[str], rank: int, chance: torch.Generator
+) -> Adapter:
+    """Return an untrained adapter of those linear layers: random factors down, zero factors up, so it changes nothing.
+
+    Raises `MismatchError` for a rank under 1 or over a layer's size.
+    """
+    weights = {}
+    for path in paths:
+        outputs, inputs = root.get_submodule(path).weight.shape  # type: ignore[misc]
+        if not 1 <= rank <= min(inputs, outputs):
+            raise MismatchError(
+                f"rank is {rank}, but {path} of {inputs} by {outputs} takes a rank from 1 to {min(inputs, outputs)}."
+            )
+        bound = inputs**-0.5  # as peft begins: uniform, Kaiming's of slope √5
+        down = torch.empty(rank, inputs).uniform_(-bound, bound, generator=chance)
+        weights[path] = (down, torch.zeros(outputs, rank))
+    return kind(weights=weights)
+
+
 class AppliedLora:
     """A LoRA at work in a UNet, until removed."""
 
@@ -75,6 +97,15 @@ class AppliedLora:
             # An adapter of strength 0 is left out of the sum, so that the result is the same to the bit. peft's own
             # `set_adapter` would also decide which of the host's adapters train.
             layer._active_adapter = [*active, self._name] if self._strength else active  # noqa: SLF001
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the factors at work, to be trained, as `<layer path>.down` and `<layer path>.up`."""
+        found: dict[str, nn.Parameter] = {}
+        for path in self._adapter.weights:
+            layer: Any = self._unet.get_submodule(path)
+            found[f"{path}.down"] = layer.lora_A[self._name].weight
+            found[f"{path}.up"] = layer.lora_B[self._name].weight
+        return found
 
     def remove(self) -> None:
         """Take the updates out; layers that were wrapped for this adapter alone are put back as they were."""

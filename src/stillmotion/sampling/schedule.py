@@ -51,3 +51,10 @@ class Diffusion:
             return noise
         signal, spread = self.signal_and_noise(timesteps, latents)
         return signal * noise - spread * latents
+
+    def min_snr_weight(self, timesteps: Int[Tensor, "batch"], gamma: float) -> Float[Tensor, "batch"]:
+        """Return what each clip's loss is multiplied by: min(SNR, γ) / SNR for ε, over SNR + 1 for v (Hang et al. 2023)."""
+        kept = self.alphas_cumprod.to(timesteps.device)[timesteps].double()
+        snr = kept / (1 - kept)
+        over = snr if self.prediction_type == "epsilon" else snr + 1
+        return (snr.clamp(max=gamma) / over).float()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -75,12 +76,18 @@ class T2I:
     @torch.no_grad()
     def encode_images(self, pixels: Pixels, generator: torch.Generator | None = None) -> Latents:
         """Return scaled latents: drawn from the posterior by `generator`, or its mean without one."""
-        posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+        posterior = self.posterior(pixels)
         drawn = posterior.mean
         if generator is not None:
             noise = torch.randn(posterior.mean.shape, generator=generator)
             drawn = posterior.mean + posterior.std * noise.to(posterior.mean)
         return drawn * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def posterior(self, pixels: Pixels) -> DiagonalGaussianDistribution:
+        """Return what the VAE says of pictures: the mean and spread of their latents, unscaled."""
+        found: DiagonalGaussianDistribution = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+        return found
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Pixels:

@@ -6,7 +6,6 @@ weights. The rules know only measured tracks.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -56,23 +55,6 @@ class Judge(nn.Module):
         small = F.interpolate(pixels, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True, align_corners=False)
         *scores, measures = self.head(self.features(small)).split([*CLASSES.values(), MEASURES], dim=1)
         return Reading(dict(zip(CLASSES, scores, strict=True)), measures)
-
-
-@dataclass
-class JudgeObjective:
-    """Reading right: cross-entropy of the classes, squared error of the measures."""
-
-    module: Judge
-    batch: Callable[[int], tuple[Tensor, dict[str, Tensor], Tensor]]  # pixels, classes, measures
-
-    def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        """Return the loss of the step's batch, and the share of right readings of each class."""
-        pixels, classes, measures = self.batch(step)
-        reading = self.module(pixels)
-        wrong = [F.cross_entropy(reading.scores[name], labels) for name, labels in classes.items()]
-        apart = (reading.measures - measures) * torch.tensor([10.0, 10.0, 4.0, 3.0, 1.0, 1.0]).to(measures)
-        figures = {name: float((reading.best(name) == labels).float().mean()) for name, labels in classes.items()}
-        return torch.stack(wrong).sum() + apart.square().mean(), figures
 
 
 @dataclass(frozen=True, kw_only=True)

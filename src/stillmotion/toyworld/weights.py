@@ -23,6 +23,14 @@ def weights_folder() -> Path:
     return FOLDER
 
 
+def motion_file() -> Path:
+    """Return the file of the embedded motion module; raise `FileError` if this installation has none."""
+    files = sorted((weights_folder() / "motion").glob("*_mm.safetensors"))
+    if not files:
+        raise FileError(f"The toyworld's motion module is missing from {FOLDER / 'motion'}; install stillmotion again.")
+    return files[0]
+
+
 def manifest(folder: Path) -> dict[str, dict[str, int | str]]:
     """Return every weight file's size in bytes and sha256 by its path in `folder`, as they are on disk."""
     return {

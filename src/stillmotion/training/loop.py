@@ -6,8 +6,8 @@ alone, so a resumed run repeats the uninterrupted one and no generator is ever s
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from stillmotion.errors import StillmotionError
 from stillmotion.training.optim import Muon, split_parameters
 from stillmotion.training.state import TrainState, load_latest, save
+from stillmotion.training.world import World
+
+ALONE = World()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +59,21 @@ class Objective(Protocol):
         """Its parameters that require gradients are trained, and saved."""
         ...
 
-    def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        """Return the loss of the step's own batch, and figures to report."""
+    def losses(self, step: int) -> Iterator["Part"]:
+        """Yield the parts of the loss of the step's own batch, each of which is propagated and let go of in turn."""
         ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a step's batch; the step's loss, and its gradient, is the sum over its parts."""
+
+    loss: Tensor
+    """This part's share of the step's loss."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What else to report; of equal names the last part's is kept."""
+    keys: tuple[str, ...] = ()
+    """Which clips it was computed on, to be named where it goes wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +91,20 @@ class NonFiniteLoss(StillmotionError):
     """The loss or its gradient is not a number; nothing was updated."""
 
 
-def run(objective: Objective, config: LoopConfig, folder: Path) -> Iterator[StepDone]:
+def run(
+    objective: Objective,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    world: World = ALONE,
+) -> Iterator[StepDone]:
     """Train to `config.num_steps`, going on from the newest complete checkpoint in `folder`; yield each step.
 
-    Once exhausted, the module carries the averaged weights where an average is kept.
+    Once exhausted, the module carries the averaged weights where an average is kept. `stop` is asked after each step:
+    when it says True, the state is saved and the run ends there. Processes of one `world` share a folder.
+
+    Raises `NonFiniteLoss`, with the weights as they were, where the loss or its gradient is not a number.
     """
     optimizers = _optimizers(objective.module, config)
     state = TrainState(module=objective.module, optimizers=optimizers, ema=None)
@@ -91,26 +116,47 @@ def run(objective: Objective, config: LoopConfig, folder: Path) -> Iterator[Step
     while state.step < config.num_steps:
         started = time.perf_counter()
         _set_rates(optimizers, peaks, rate_factor(state.step, config))
-        loss, figures = objective.loss(state.step)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(list(state.trainable().values()), config.max_grad_norm)
-        if not math.isfinite(value := loss.item()) or not torch.isfinite(norm):
+        part, figures, keys = _propagate(objective, state.step)
+        moving = list(state.trainable().values())
+        value = world.add_up(moving, part)
+        norm = nn.utils.clip_grad_norm_(moving, config.max_grad_norm)
+        if not math.isfinite(value) or not torch.isfinite(norm):
+            clips = f" Its clips: {', '.join(keys)}." if keys else ""
             raise NonFiniteLoss(
                 f"Step {state.step + 1}: loss {value}, gradient norm {float(norm)}. The weights are as they were; lower "
-                f"the learning rate, or look at the data of this step."
+                f"the learning rate, or look at the data of this step.{clips}"
             )
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state.step += 1
         _average(state, config)
-        if state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
-            save(state, folder)
+        stopping = world.any(stop())
+        if stopping or state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
+            if world.rank == 0:
+                save(state, folder)
+            world.wait()
         seconds = time.perf_counter() - started
+        figures = {**figures, "gradient_norm": float(norm)}
         yield StepDone(step=state.step, num_steps=config.num_steps, loss=value, seconds=seconds, figures=figures)
+        if stopping:
+            return
     if state.ema is not None:
         for name, parameter in state.trainable().items():
             parameter.data.copy_(state.ema[name])
+
+
+def _propagate(objective: Objective, step: int) -> tuple[float, dict[str, float], tuple[str, ...]]:
+    """Leave the gradient of the step's loss in the parameters; return the loss, the figures and the clips' keys."""
+    total: Tensor | float = 0.0
+    figures: dict[str, float] = {}
+    keys: tuple[str, ...] = ()
+    for part in objective.losses(step):
+        torch.autograd.backward(part.loss)
+        total = total + part.loss.detach()
+        figures |= part.figures
+        keys += part.keys
+    return float(total), figures, keys
 
 
 def rate_factor(step: int, config: LoopConfig) -> float:

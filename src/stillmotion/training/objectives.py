@@ -3,7 +3,7 @@
 Every objective draws its batch from the step's number alone (see `loop.Objective`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stillmotion.sampling.denoiser import Denoiser
 from stillmotion.sampling.schedule import Diffusion
 from stillmotion.seeding import generator
+from stillmotion.training.loop import Part
 
 
 @dataclass
@@ -27,8 +28,8 @@ class VaeObjective:
     kl_weight: float = 1e-5
     edge_weight: float = 1.0
 
-    def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        """Return the absolute error of pixels and of their differences, with the KL term."""
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the absolute error of pixels and of their differences, with the KL term."""
         pixels = self.batch(step)
         posterior = self.module.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator(self.seed, "vae posterior", step))
@@ -38,7 +39,7 @@ class VaeObjective:
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         psnr = -10 * torch.log10(error.detach().square().mean() / 4)
         loss = error.abs().mean() + self.edge_weight * edges + self.kl_weight * kl
-        return loss, {"psnr": float(psnr)}
+        yield Part(loss, {"psnr": float(psnr)})
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,15 @@ class ClipObjective:
     module: nn.Module  # a transformers CLIPModel, or what answers as it does
     batch: Callable[[int], Captioned]
 
-    def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        """Return the symmetric cross-entropy of the batch's similarities."""
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the symmetric cross-entropy of the batch's similarities."""
         batch = self.batch(step)
         out = self.module(input_ids=batch.tokens, pixel_values=batch.pixels)
         target = batch.same / batch.same.sum(1, keepdim=True)
         picture, text = out.logits_per_image, out.logits_per_text
         loss = -(target * F.log_softmax(picture, 1)).sum(1).mean() - (target * F.log_softmax(text, 1)).sum(1).mean()
         right = batch.same.gather(1, picture.argmax(1, keepdim=True)).mean()
-        return loss / 2, {"right": float(right)}
+        yield Part(loss / 2, {"right": float(right)})
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class DenoisingObjective:
     batch: Callable[[int], LatentBatch]
     seed: int
 
-    def loss(self, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        """Return the mean loss over the step's clips."""
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the mean loss over the step's clips."""
         batch = self.batch(step)
         chance = generator(self.seed, "noise", step)
         noise = torch.randn(batch.latents.shape, generator=chance).to(batch.latents)
@@ -95,4 +96,4 @@ class DenoisingObjective:
         count = len(batch.latents)
         spread = (torch.arange(count) + torch.rand(count, generator=chance)) / count
         timesteps = (spread * len(self.diffusion.alphas_cumprod)).long().to(noise.device)
-        return self.denoiser.loss(batch.latents, noise, timesteps, batch.text, self.diffusion).mean(), {}
+        yield Part(self.denoiser.loss(batch.latents, noise, timesteps, batch.text, self.diffusion).mean())

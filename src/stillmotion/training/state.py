@@ -1,6 +1,6 @@
 """What a run must keep to go on exactly: the trained weights, their average, the optimizers' moments, the step.
 
-A checkpoint is a folder `step-N`, written beside and renamed into place, so one that has its name is complete.
+A checkpoint is a folder `step-N`, written beside, flushed and renamed into place: one that has its name is complete.
 """
 
 import re
@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from stillmotion.checkpoints.writing import written_beside
 
 KEEP = 2  # the newest checkpoints that stay on disk
 
@@ -36,17 +38,16 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def save(state: TrainState, folder: Path) -> Path:
-    """Write the state to `folder/step-N` and drop all but the newest two; return the new folder."""
-    final, partial = folder / f"step-{state.step}", folder / f".step-{state.step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: p.detach().contiguous() for name, p in state.trainable().items()}, partial / "weights.safetensors")
-    if state.ema is not None:
-        save_file({name: value.contiguous() for name, value in state.ema.items()}, partial / "ema.safetensors")
-    torch.save([optimizer.state_dict() for optimizer in state.optimizers], partial / "optimizers.pt")
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
+    """Write the state to `folder/step-N`, whole or not at all, and drop all but the newest two; return the new folder."""
+    final = folder / f"step-{state.step}"
+    if not final.exists():  # what is there was written by the same step
+        with written_beside(final) as partial:
+            partial.mkdir(parents=True)
+            weights = {name: p.detach().contiguous() for name, p in state.trainable().items()}
+            save_file(weights, partial / "weights.safetensors")
+            if state.ema is not None:
+                save_file({name: value.contiguous() for name, value in state.ema.items()}, partial / "ema.safetensors")
+            torch.save([optimizer.state_dict() for optimizer in state.optimizers], partial / "optimizers.pt")
     for _, old in checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old)
     return final

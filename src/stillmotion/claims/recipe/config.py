@@ -28,11 +28,11 @@ class RecipeConfig:
     )
     """The CLIP pair's training; its text tower is the base model's text encoder."""
     base: LoopConfig = field(
-        default=LoopConfig(num_steps=2000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
+        default=LoopConfig(num_steps=1600, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=1100, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=1000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=600, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))

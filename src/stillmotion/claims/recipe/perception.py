@@ -1,6 +1,7 @@
 """The stages that see: the autoencoder, the CLIP pair, the judge."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,9 +15,9 @@ from stillmotion.claims.recipe.caches import captions, from_bytes, picture_cache
 from stillmotion.claims.recipe.config import RecipeConfig
 from stillmotion.seeding import generator
 from stillmotion.toyworld import models
-from stillmotion.toyworld.judge import Judge, JudgeObjective
+from stillmotion.toyworld.judge import Judge
 from stillmotion.toyworld.world import picture_truth
-from stillmotion.training.loop import StepDone, run
+from stillmotion.training.loop import Part, StepDone, run
 from stillmotion.training.objectives import Captioned, ClipObjective, VaeObjective
 
 
@@ -80,6 +81,23 @@ def train_clip(config: RecipeConfig) -> Iterator[StepDone]:
 
     yield from run(ClipObjective(clip, batch), config.clip, Path(config.folder) / "clip")
     models.save_clip(clip.eval().half(), weights)
+
+
+@dataclass
+class JudgeObjective:
+    """Reading right: cross-entropy of the classes, squared error of the measures."""
+
+    module: Judge
+    batch: Callable[[int], tuple[Tensor, dict[str, Tensor], Tensor]]  # pixels, classes, measures
+
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the loss of the step's batch, and the share of right readings of each class."""
+        pixels, classes, measures = self.batch(step)
+        reading = self.module(pixels)
+        wrong = [F.cross_entropy(reading.scores[name], labels) for name, labels in classes.items()]
+        apart = (reading.measures - measures) * torch.tensor([10.0, 10.0, 4.0, 3.0, 1.0, 1.0]).to(measures)
+        figures = {name: float((reading.best(name) == labels).float().mean()) for name, labels in classes.items()}
+        yield Part(torch.stack(wrong).sum() + apart.square().mean(), figures)
 
 
 def train_judge(config: RecipeConfig) -> Iterator[StepDone]:

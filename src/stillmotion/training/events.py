@@ -1,0 +1,62 @@
+"""What a training tells while it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillmotion.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Models and clips are ready; the first step comes next."""
+
+    config: TrainConfig
+    """With every value settled."""
+    num_clips: int
+    """Clips that are trained on."""
+    num_skipped: int
+    """Clips that are too short."""
+    num_parameters: int
+    """Numbers that are trained."""
+    first_step: int
+    """The step that the run goes on from; 0 for a new one."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A step done."""
+
+    step: int
+    num_steps: int
+    loss: float
+    seconds: float
+    """What the step took, reading included."""
+    waiting: float
+    """Seconds of it spent waiting for clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """The error on the fixed clips."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """A sample clip was made."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """The trained weights are written, in every dialect asked for; the run is over."""
+
+    files: tuple[Path, ...]
+
+
+TrainEvent = Prepared | Trained | Validated | Sampled | Saved

@@ -1,0 +1,264 @@
+"""A training as a job: config in, an iterator of what happens out, trained files at the end."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from stillmotion.checkpoints import save
+from stillmotion.checkpoints.files import sha256
+from stillmotion.data import Quarantine
+from stillmotion.devices import choose_device
+from stillmotion.errors import Cancelled, ConfigError
+from stillmotion.motion import DomainAdapter, MotionLora, MotionModule
+from stillmotion.sampling import Denoiser, Diffusion
+from stillmotion.t2i import T2I, load_t2i
+from stillmotion.toyworld import weights_folder
+from stillmotion.training.clips import TrainingClips, texts_of
+from stillmotion.training.config import TrainConfig
+from stillmotion.training.denoising import ClipObjective, Weighing
+from stillmotion.training.events import Prepared, Sampled, Saved, Trained, TrainEvent, Validated
+from stillmotion.training.footage import footage_of, recipe_of
+from stillmotion.training.loop import LoopConfig, run
+from stillmotion.training.reading import Reader
+from stillmotion.training.run_folder import Metrics, check_same, claimed
+from stillmotion.training.samples import sample_clips
+from stillmotion.training.stages import FINE_TUNING_RATE, STAGES, Stage
+from stillmotion.training.state import checkpoints
+from stillmotion.training.subject import Subject, assembled, motion_source
+from stillmotion.training.world import World, joined
+
+NUM_VALIDATION_CLIPS = 4
+_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+def train(
+    config: TrainConfig,
+    *,
+    progress: Callable[[TrainEvent], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> tuple[Path, ...]:
+    """Train, and return the files that were written; a run in the same folder goes on exactly where it stood.
+
+    Args:
+        config: What to train, on what, and where.
+        progress: Called with every event.
+        stop: Asked after each step; when it says True the state is saved and the run ends with `Cancelled`.
+
+    Raises:
+        ConfigError: A value is out of range, or the folder holds a run of another config.
+        FileError: A file is missing, damaged or not what its field asks for, too many clips are, or the folder is in use.
+        MismatchError: Two parts do not fit.
+        NonFiniteLoss: The loss is not a number; the checkpoints before it are kept.
+        Cancelled: `stop` said so.
+    """
+    for event in training(config, stop=stop):
+        if progress is not None:
+            progress(event)
+        if isinstance(event, Saved):
+            return event.files
+    raise Cancelled(f"Stopped. The state is kept in {config.output_dir}; start the same training again to go on.")
+
+
+def training(config: TrainConfig, *, stop: Callable[[], bool] | None = None) -> Iterator[TrainEvent]:
+    """Check the job now, and return the iterator that does it; it ends early, without `Saved`, where `stop` says True."""
+    stage = STAGES[config.stage]
+    source = motion_source(config)
+    if config.stage == "motion_module" and source is not None and config.learning_rate is None:
+        config = config.replace(learning_rate=FINE_TUNING_RATE)
+    config = stage.settled(config)
+    device = choose_device(_own_device(config.device))
+    if source is not None and not source.exists():
+        raise ConfigError(f"motion: {source} does not exist; give the file of a motion module")
+    if config.domain_adapter and not Path(config.domain_adapter.path).expanduser().exists():
+        raise ConfigError(
+            f"domain_adapter: {config.domain_adapter.path} does not exist; give the file of a domain adapter"
+        )
+    check_same(config)
+    return _events(config, stage, device, stop or (lambda: False))
+
+
+def _events(config: TrainConfig, stage: Stage, device: torch.device, stop: Callable[[], bool]) -> Iterator[TrainEvent]:
+    with joined(device) as world, claimed(config, world) as folder:
+        t2i = load_t2i(weights_folder() if config.model == "toyworld" else config.model, vae=config.vae)
+        config = _sized(config, t2i)
+        with assembled(config, stage, t2i, device) as subject:
+            yield from Work(config, stage, folder, subject, world).events(stop)
+
+
+def _sized(config: TrainConfig, t2i: T2I) -> TrainConfig:
+    width = config.width or (t2i.native_size if config.model == "toyworld" else 256)
+    return config.replace(width=width, height=config.height or width)
+
+
+class Work:
+    """One run."""
+
+    def __init__(self, config: TrainConfig, stage: Stage, folder: Path, subject: Subject, world: World) -> None:
+        self._config, self._stage, self._folder, self._subject = config, stage, folder, subject
+        self._world, self._slots = world, world.slots(config.batch_size)
+        t2i = subject.t2i
+        footage, recipe, self._notes = footage_of(config, t2i, recipe_of(config, stage))
+        clips = partial(
+            TrainingClips, footage, recipe, scaling_factor=t2i.vae.config.scaling_factor, caption=config.caption
+        )
+        broken = Quarantine(len(footage), folder / "broken-clips.jsonl")
+        self._clips = clips(seed=config.seed, caption_dropout=config.caption_dropout, quarantine=broken)
+        if not self._clips.usable:
+            raise ConfigError(
+                f"data: all {len(footage)} clips of {config.data} are shorter than {config.num_frames} frames at stride "
+                f"{config.frame_stride}; choose fewer frames, a smaller stride, or short_clips: loop or stretch"
+            )
+        told = clips(seed=config.seed + 1, quarantine=broken)  # the same clips always, with their captions
+        self._held = [told[index] for index in range(min(NUM_VALIDATION_CLIPS, len(told.usable)))]
+        self._objective = ClipObjective(
+            module=subject.module,
+            denoiser=Denoiser(t2i.unet),
+            diffusion=Diffusion.from_config(subject.schedule),
+            clips=self._clips,
+            texts=texts_of(t2i),
+            seed=config.seed,
+            batch_size=config.batch_size,
+            micro_batch_size=config.micro_batch_size or config.batch_size,
+            weighing=Weighing(
+                snr_gamma=config.snr_gamma,
+                noise_offset=config.noise_offset,
+                appearance_debias=config.appearance_debias,
+            ),
+            autocast=partial(_autocast, t2i.device.type, config.precision),
+            world=world,
+        )
+
+    def events(self, stop: Callable[[], bool]) -> Iterator[TrainEvent]:
+        """Yield what happens until the run is over, or stopped."""
+        config, objective = self._config, self._objective
+        first = checkpoints(self._folder)[-1][0] if checkpoints(self._folder) else 0
+        yield Prepared(
+            config=config,
+            num_clips=len(self._clips.usable),
+            num_skipped=self._clips.num_skipped,
+            num_parameters=sum(p.numel() for p in objective.module.parameters() if p.requires_grad),
+            first_step=first,
+            notes=self._notes,
+        )
+        metrics = Metrics(self._folder, first, self._world)
+        last = first
+        steps = range(first, self._num_steps)
+        indices = (step * config.batch_size + slot for step in steps for slot in self._slots)
+        with Reader(self._clips, config.num_workers, indices) as reader:
+            objective.fetch = reader.fetch
+            for done in run(objective, self._loop(), self._folder, stop=stop, world=self._world):
+                last = done.step
+                told = Trained(
+                    step=done.step,
+                    num_steps=done.num_steps,
+                    loss=done.loss,
+                    seconds=done.seconds,
+                    waiting=reader.take_waited(),
+                )
+                metrics.write({"step": done.step, "loss": done.loss, "seconds": done.seconds, **done.figures})
+                yield told
+                yield from self._looked_at(done.step, metrics)
+        metrics.close()
+        if last >= self._num_steps:
+            yield Saved(files=self._write(last) if self._world.rank == 0 else ())
+
+    @property
+    def _num_steps(self) -> int:
+        assert self._config.num_steps is not None  # settled
+        return self._config.num_steps
+
+    def _looked_at(self, step: int, metrics: Metrics) -> Iterator[TrainEvent]:
+        """Validate and make samples where it is time for it."""
+        config = self._config
+        if self._world.rank:
+            return
+        if step % config.validate_every == 0 or step == self._num_steps:
+            loss = self._objective.validate(self._held)
+            metrics.write({"step": step, "validation_loss": loss})
+            yield Validated(step=step, loss=loss)
+        if config.sample_every and step % config.sample_every == 0:
+            prompts = config.sample_prompts or tuple(clip.caption for clip in self._held[:2])
+            for path in sample_clips(self._subject, config, self._folder / "samples" / f"step-{step:06}", prompts):
+                yield Sampled(step=step, path=path)
+
+    def _loop(self) -> LoopConfig:
+        config = self._config
+        assert config.learning_rate is not None
+        assert config.ema_decay is not None
+        return LoopConfig(
+            num_steps=self._num_steps,
+            learning_rate=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            warmup_steps=config.warmup_steps,
+            decay_from=config.decay_from,
+            max_grad_norm=config.max_grad_norm,
+            ema_decay=config.ema_decay,
+            checkpoint_every=config.checkpoint_every,
+        )
+
+    def _write(self, step: int) -> tuple[Path, ...]:
+        """Write what was trained, in every dialect; return the files and folders."""
+        config = self._config
+        trained = self._subject.trained()
+        metadata = {"training": json.dumps({"step": step, "parents": self._parents(), "config": config.to_dict()})}
+        if config.licence:
+            metadata["license"] = config.licence
+        return tuple(
+            save(
+                _cast(trained, _DTYPES[config.save_dtype]),
+                self._folder / f"{config.stage}{ending}",
+                dialect=dialect,
+                metadata=metadata,
+                overwrite=True,
+            )
+            for dialect, ending in _endings(isinstance(trained, MotionModule)).items()
+            if dialect in config.dialects
+        )
+
+    def _parents(self) -> dict[str, str]:
+        """Return the sha256 of the files that it was trained from."""
+        config, source = self._config, motion_source(self._config)
+        files = {f"model/{part}": file for file, part in self._subject.t2i.files.items()}
+        if source is not None and source.is_file():
+            files["motion"] = source
+        if config.domain_adapter and self._stage.moves:
+            files["domain_adapter"] = Path(config.domain_adapter.path).expanduser()
+        return {name: sha256(file) for name, file in files.items()}
+
+
+def _own_device(name: str) -> str:
+    """Return the device of this process where `torchrun` has started several on one machine."""
+    own = os.environ.get("LOCAL_RANK")
+    return f"cuda:{own}" if own and name in ("auto", "cuda") and torch.cuda.is_available() else name
+
+
+def _endings(is_module: bool) -> dict[str, str]:
+    """Return what a file is called after its stage, by dialect; diffusers reads motion modules from folders."""
+    return {
+        "stillmotion": ".safetensors",
+        "original": ".ckpt",
+        "diffusers": "-diffusers" if is_module else "-diffusers.safetensors",
+        "comfyui": "-comfyui.safetensors",
+    }
+
+
+def _cast(
+    trained: MotionModule | MotionLora | DomainAdapter, dtype: torch.dtype
+) -> MotionModule | MotionLora | DomainAdapter:
+    """Return a copy with its numbers held so."""
+    if isinstance(trained, MotionModule):
+        copy = MotionModule(trained.geometry, trained.variant)
+        copy.load_state_dict(trained.state_dict())
+        return copy.to(dtype)
+    held = {path: (down.to(dtype), up.to(dtype)) for path, (down, up) in trained.weights.items()}
+    return type(trained)(weights=held, name=trained.name)
+
+
+def _autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()

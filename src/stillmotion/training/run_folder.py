@@ -1,0 +1,110 @@
+"""A run's folder: one run at a time, the config it began with, a line of metrics per step."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from filelock import FileLock, Timeout
+
+from stillmotion.config import from_yaml
+from stillmotion.errors import ConfigError, FileError
+from stillmotion.training.config import TrainConfig
+from stillmotion.training.state import checkpoints
+from stillmotion.training.world import World
+
+CONFIG, METRICS, LOCK = "config.yaml", "metrics.jsonl", ".lock"
+FREE = frozenset(
+    {
+        *(
+            "num_steps",
+            "decay_from",
+            "checkpoint_every",
+            "validate_every",
+            "sample_every",
+            "sample_prompts",
+            "dialects",
+        ),
+        *("save_dtype", "licence", "num_workers", "device", "micro_batch_size", "gradient_checkpointing", "output_dir"),
+    }
+)
+"""What may change when a run goes on; anything else would make another run of it."""
+
+
+@contextmanager
+def claimed(config: TrainConfig, world: World) -> Iterator[Path]:
+    """Give the run's folder, held by this run alone; the first process of a world holds it for all.
+
+    Raises `FileError` if another run is at work in it or it cannot be written, `ConfigError` if a run of another config
+    stands in it.
+    """
+    folder = config.output_dir
+    check_same(config)
+    if world.rank:
+        world.wait()
+        yield folder
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise FileError(
+            f"output_dir: another run is at work in {folder}; wait for it, stop it, or choose another."
+        ) from error
+    except OSError as error:
+        raise FileError(f"output_dir: {folder} cannot be written: {error.strerror}.") from error
+    try:
+        (folder / CONFIG).write_text(config.to_yaml(sentences=True), encoding="utf-8")
+        world.wait()
+        yield folder
+    finally:
+        lock.release()
+
+
+def check_same(config: TrainConfig) -> None:
+    """Raise `ConfigError` if the folder holds a run of another config, naming what differs."""
+    folder = config.output_dir
+    if folder.is_dir() and not (folder / CONFIG).exists() and any(p for p in folder.iterdir() if p.name != LOCK):
+        raise FileError(f"output_dir: {folder} holds other files and no run; choose a new folder.")
+    if not checkpoints(folder):
+        return
+    before, now = from_yaml(TrainConfig, folder / CONFIG).to_dict(), config.to_dict()
+    changed = [name for name in now if name not in FREE and now[name] != before.get(name)]
+    if changed:
+        told = "; ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
+        raise ConfigError(f"output_dir: {folder} holds a run of another config ({told}); choose a new folder.")
+
+
+class Metrics:
+    """`metrics.jsonl`, written by the first process: a line per step; lines of steps that are done again are dropped."""
+
+    def __init__(self, folder: Path, first_step: int, world: World) -> None:
+        if world.rank:
+            self._file: TextIO | None = None
+            return
+        path = folder / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= first_step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Add a line."""
+        if self._file is not None:
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line; infinity for one that was cut off while it was written."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
