@@ -31,6 +31,8 @@ from stillmotion.data import (
 from stillmotion.data.cache_folder import clip_path
 from stillmotion.errors import Cancelled, ConfigError, FileError, MismatchError
 
+FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the children do nothing but compute
+
 SoftFrames = Callable[[int, int, int], np.ndarray]
 
 
@@ -144,7 +146,7 @@ def test_stopping_keeps_what_is_finished(tmp_path: Path, clips: Path) -> None:
     with pytest.raises(Cancelled, match=r"2 finished clips are kept"):
         fill(clips, tmp_path / "cache", cancel=lambda: next(asked) >= 7)
     with pytest.raises(
-        FileError, match="not complete: 2 of 5 clips are prepared. Run `stillmotion data prepare` again"
+        FileError, match=r"not complete: 2 of 5 clips are prepared\. Run `stillmotion data prepare` again"
     ):
         LatentCache.open(tmp_path / "cache")
     assert states(fill(clips, tmp_path / "cache")) == ["kept"] * 2 + ["encoded"] * 3
@@ -164,6 +166,7 @@ def _run(clips: Path, out: Path, worker: int, num_workers: int) -> None:
         pass
 
 
+@FORKS
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, clips: Path) -> None:
     fill(clips, tmp_path / "straight")
     fork = multiprocessing.get_context("fork")
@@ -180,6 +183,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, clips: Path) -> None:
     assert found == files(tmp_path / "straight")
 
 
+@FORKS
 @pytest.mark.parametrize("num_workers", [1, 2], ids=["the same share", "a share each"])
 def test_two_processes_at_once_make_one_cache(tmp_path: Path, clips: Path, num_workers: int) -> None:
     fork = multiprocessing.get_context("fork")
@@ -275,8 +279,17 @@ def test_many_broken_clips_stop_the_run(tmp_path: Path, clips: Path) -> None:
 def test_a_source_without_one_good_clip_makes_no_cache(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp4").write_bytes(b"")
-    with pytest.raises(FileError, match="not one of the 1 clips could be read"):
+    with pytest.raises(FileError, match="1 of the 1 clips could not be read, which is too many for a cache"):
         fill(tmp_path / "clips", tmp_path / "cache")
+
+
+def test_a_cache_that_lacks_many_clips_is_never_opened(tmp_path: Path, clips: Path) -> None:
+    for number in (3, 4):  # the last ones, so that every clip is settled when the run stops
+        (clips / f"{number}.mp4").write_bytes(b"")
+    with pytest.raises(FileError, match="2 of 5 clips are broken"):
+        fill(clips, tmp_path / "cache")
+    with pytest.raises(FileError, match="2 of the 5 clips could not be read, which is too many for a cache"):
+        LatentCache.open(tmp_path / "cache")
 
 
 def test_numbers_that_are_not_finite_never_reach_the_disk(tmp_path: Path, clips: Path) -> None:

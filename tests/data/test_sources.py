@@ -135,6 +135,28 @@ def test_a_folder_with_texts_beside_the_clips(tmp_path: Path, clip: bytes, soft_
     assert without_caption(source) == 1
 
 
+def test_a_folder_of_frames_may_be_given_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft_frames: SoftFrames
+) -> None:
+    frames = soft_frames(6, 16, 16)
+    write_clip(frames, tmp_path / "walk", 12)
+    (tmp_path / "walk.txt").write_text("a walk")
+    monkeypatch.chdir(tmp_path / "walk")
+    for source in (open_source("."), open_source(tmp_path / "walk")):
+        assert keys(source) == {"walk": "a walk"}
+        assert (source.num_frames(0), source.fps(0)) == (6, 12)
+        assert (source.frames(0, [5, 1, 1]) == frames[[5, 1, 1]]).all()
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path, clip: bytes) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.mp4").write_bytes(clip)
+    (tmp_path / "clips" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "clips" / "round").symlink_to(tmp_path / "clips", target_is_directory=True)
+    assert keys(open_source(tmp_path / "clips")) == {"linked/a.mp4": ""}
+
+
 def test_webvid_csv(tmp_path: Path, clip: bytes) -> None:
     folder = tmp_path / "videos"
     (folder / "000_050").mkdir(parents=True)

@@ -312,7 +312,7 @@ def test_two_processes_are_one_training(config: TrainConfig, tmp_path: Path) -> 
 def test_from_the_cache_and_from_the_clips_the_losses_are_the_same(config: TrainConfig, tmp_path: Path) -> None:
     words = ["data", "prepare", config.data, "--model", config.model, "--out", str(tmp_path / "latents"), "--plain"]
     assert main([*words, "-W", "32", "-H", "32", "--dtype", "float32"]) == 0
-    cached = config.replace(data=str(tmp_path / "latents"), output_dir=tmp_path / "cached")
+    cached = config.replace(data=str(tmp_path / "latents"), output_dir=tmp_path / "cached", width=None)
     assert losses(cached) == pytest.approx(losses(config), rel=1e-5)
 
 

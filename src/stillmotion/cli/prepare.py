@@ -22,6 +22,7 @@ from stillmotion.errors import Cancelled, ConfigError, FileError
 TOYWORLD = "toyworld"
 TOYWORLD_SIDE, USUAL_SIDE = 128, 256
 _SECONDS_BETWEEN_LOOKS = 0.5
+_WORDS = {"encoded": "encoded", "kept": "there from before", "broken": "broken (see quarantine.jsonl)"}
 
 
 def _arguments(parser: Parser) -> None:
@@ -73,13 +74,10 @@ def _prepare(arguments: argparse.Namespace, screen: Screen) -> int:
     source = open_source(arguments.source, video_folder=arguments.video_folder)
     _check_counts(arguments)
     empty = without_caption(source)
-    said = f", {'none' if empty == len(source) else empty} of them without a caption" if empty else ""
-    if empty == len(source):
-        said = ", none with a caption"
-    if arguments.worker is None or arguments.worker.startswith("0/"):
-        screen.note(f"{len(source)} clip{'s' * (len(source) != 1)} in {source.name}{said}")
+    said = ", none with a caption" if empty == len(source) else f", {empty} of them without a caption" if empty else ""
+    screen.note(f"{len(source)} clip{'s' * (len(source) != 1)} in {source.name}{said}")
     if arguments.workers > 1:
-        return _spread(arguments, screen, len(source))
+        return _spread(arguments, screen, source)
     return _fill(arguments, screen, source)
 
 
@@ -88,7 +86,8 @@ def _fill(arguments: argparse.Namespace, screen: Screen, source: Any) -> int:
     from stillmotion.data import prepare
 
     worker, num_workers = _share(arguments.worker)
-    encode, header = _encoder(arguments, source, worker)
+    vae, header = _vae_and_header(arguments, source)
+    encode = _encoder(arguments, vae, worker)
     states: Counter[str] = Counter()
     with screen.progress() as progress, ctrl_c() as pressed:
         events = prepare(
@@ -112,13 +111,8 @@ def _fill(arguments: argparse.Namespace, screen: Screen, source: Any) -> int:
     return 0
 
 
-_WORDS = {"encoded": "encoded", "kept": "there from before", "broken": "broken (see quarantine.jsonl)"}
-
-
-def _encoder(arguments: argparse.Namespace, source: Any, worker: int) -> tuple[Callable[..., Any], Any]:
-    """Return the VAE's encoder and the header of the cache that it makes."""
-    import torch
-
+def _vae_and_header(arguments: argparse.Namespace, source: Any) -> tuple[Any, Any]:
+    """Return the VAE, in float32 on the CPU, and the header of the cache that it makes."""
     from stillmotion.data import CacheHeader, ClipRecipe, vae_fingerprint
     from stillmotion.devices import choose_device
     from stillmotion.t2i.quiet import hide_loading_bars
@@ -127,9 +121,7 @@ def _encoder(arguments: argparse.Namespace, source: Any, worker: int) -> tuple[C
     recipe = ClipRecipe(
         width=arguments.width or side, height=arguments.height or side, buckets=arguments.buckets, num_frames=1
     )
-    device = choose_device(arguments.device)
-    if arguments.device == "auto" and device.type == "cuda":
-        device = torch.device("cuda", worker % torch.cuda.device_count())
+    choose_device(arguments.device)  # a wrong name is told before the weights are read
     hide_loading_bars()
     vae = _load_vae(arguments.model, arguments.vae)
     header = CacheHeader(
@@ -142,13 +134,25 @@ def _encoder(arguments: argparse.Namespace, source: Any, worker: int) -> tuple[C
         keep_every=arguments.keep_every,
         buckets=recipe.sizes if arguments.buckets else (),
     )
+    return vae, header
+
+
+def _encoder(arguments: argparse.Namespace, vae: Any, worker: int) -> Callable[..., Any]:
+    """Return the VAE's encoder, on the device; several workers share a machine's GPUs evenly."""
+    import torch
+
+    from stillmotion.devices import choose_device
+
+    device = choose_device(arguments.device)
+    if arguments.device == "auto" and device.type == "cuda":
+        device = torch.device("cuda", worker % torch.cuda.device_count())
     torch.nn.Module.to(vae, device=device, dtype=getattr(torch, arguments.vae_dtype))
 
     def encode(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
         return posterior.mean, posterior.logvar
 
-    return encode, header
+    return encode
 
 
 def _load_vae(model: str, vae: str | None) -> Any:
@@ -162,11 +166,14 @@ def _load_vae(model: str, vae: str | None) -> Any:
     return loaded.eval().requires_grad_(requires_grad=False)
 
 
-def _spread(arguments: argparse.Namespace, screen: Screen, num_clips: int) -> int:
+def _spread(arguments: argparse.Namespace, screen: Screen, source: Any) -> int:
     """Start a process per share and show how far all are; Ctrl-C stops them, and what is finished is kept."""
+    from stillmotion.data.cache_folder import begin
+
     if arguments.worker is not None:
         raise ConfigError("--worker: it names the one share that this process does; leave --workers out")
-    count = arguments.workers
+    count, num_clips = arguments.workers, len(source)
+    begin(Path(arguments.out), _vae_and_header(arguments, source)[1], num_clips)  # what is wrong is told here, once
     threads = str(max((os.cpu_count() or 1) // count, 1))
     running = []
     for number in range(count):
@@ -180,16 +187,19 @@ def _spread(arguments: argparse.Namespace, screen: Screen, num_clips: int) -> in
             env={"OMP_NUM_THREADS": threads, **os.environ},
         )
         running.append((process, errors))
-    asked = False
+    processes = [process for process, _ in running]
     with screen.progress() as progress, ctrl_c() as pressed:
-        while any(process.poll() is None for process, _ in running):
-            failed = any(process.poll() not in (None, 0) for process, _ in running)
-            if (pressed() or failed) and not asked:
-                asked = True
-                for process, _ in running:
-                    process.send_signal(signal.SIGINT)
-            progress.show("encoding clips", _num_settled(Path(arguments.out)), num_clips)
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        try:
+            while any(process.poll() is None for process in processes):
+                if pressed() or any(process.poll() not in (None, 0) for process in processes):
+                    break
+                progress.show("encoding clips", _num_settled(Path(arguments.out)), num_clips)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGINT)  # does nothing to one that has ended
+            for process in processes:
+                process.wait()
         progress.show("encoding clips", _num_settled(Path(arguments.out)), num_clips)
     return _ended(running, screen, arguments.out, stopped=pressed())
 
@@ -206,7 +216,7 @@ def _ended(running: list[tuple[Any, Any]], screen: Screen, out: str, *, stopped:
                 screen.note(line)
         if process.returncode not in (0, 130):
             faults.append(text.rpartition("error: ")[2] or f"a process ended with code {process.returncode}")
-    if faults:
+    if faults and not stopped:
         raise FileError(faults[0])
     if stopped:
         raise Cancelled("Stopped. The finished clips are kept; the same command does the rest.")

@@ -7,6 +7,9 @@
 
 A clip's file is its own done-marker: it is written beside, flushed and renamed into place. So a killed run loses the clip
 that it was at and no other, a run again does what is left, and processes that meet in one folder cannot harm each other.
+
+Clips are not packed into larger shards: 120 frames of 256x256 have 2 MB of moments in half precision, about what their
+video had, so files are not small; and whoever reads 16 frames opens one file and reads one stretch of it.
 """
 
 import contextlib
@@ -22,6 +25,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from stillmotion.data.sampling import FITTING, Size, nearest_size
+from stillmotion.data.sources.quarantine import too_many
 from stillmotion.errors import FileError, MismatchError
 
 VERSION = 1
@@ -195,14 +199,17 @@ def write_whole(path: Path, content: bytes, *, replace: bool = True) -> None:
 def finish(folder: Path, num_clips: int) -> bool:
     """Write the index if every clip is there or known to be broken; return whether it is.
 
-    Raises `FileError` if not a single clip could be read.
+    Raises `FileError` if too many clips are broken, or all.
     """
-    left = sum(1 for number in range(num_clips) if not _is_settled(folder, number))
-    if left:
+    if not all(_is_settled(folder, number) for number in range(num_clips)):
         return False
     lines = [json.dumps(asdict(clip), ensure_ascii=False) for clip in _clips_on_disk(folder, num_clips)]
-    if not lines:
-        raise FileError(f"{folder}: not one of the {num_clips} clips could be read; see the quarantine list there.")
+    broken = num_clips - len(lines)
+    if too_many(broken, num_clips) or not lines:
+        raise FileError(
+            f"{folder}: {broken} of the {num_clips} clips could not be read, which is too many for a cache; the "
+            "quarantine list there says why. Mend or remove them, and prepare again."
+        )
     write_whole(folder / INDEX, "".join(f"{line}\n" for line in lines).encode())
     return True
 
@@ -230,10 +237,9 @@ def _clips_on_disk(folder: Path, num_clips: int) -> Iterator[CachedClip]:
             continue
         try:
             with safe_open(str(path), framework="pt") as file:
-                told, shape = file.metadata() or {}, file.get_slice("mean").get_shape()
-            fps, width, height = float(told["fps"]), int(told["width"]), int(told["height"])
-            yield CachedClip(number, told["key"], told["caption"], shape[0], fps, width, height)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+                told, shape = json.loads((file.metadata() or {})["clip"]), file.get_slice("mean").get_shape()
+            yield CachedClip(number=number, num_frames=shape[0], **told)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise damaged(path, error) from error
 
 

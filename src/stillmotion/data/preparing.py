@@ -1,5 +1,6 @@
 """Filling a latent cache: safe to kill and run again, by as many processes at once as there are."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -156,10 +157,12 @@ class _Filler:
         return mean, logvar
 
     def _told(self, index: int, size: Size) -> dict[str, str]:
+        """Return what a clip's file says of itself: one text, since safetensors keeps several in no order."""
         item, fps = self.source.item(index), self.source.fps(index) / self.header.keep_every
-        texts = {"key": item.key, "caption": item.caption, "fps": repr(fps)}
-        return texts | {"width": str(size[0]), "height": str(size[1])}
+        told = {"key": item.key, "caption": item.caption, "fps": fps, "width": size[0], "height": size[1]}
+        return {"clip": json.dumps(told, ensure_ascii=False)}
 
     def _stop_if_asked(self, finished: int) -> None:
         if self.cancel is not None and self.cancel():
-            raise Cancelled(f"Stopped. {finished} finished clips are kept; the same command does the rest.")
+            kept = "1 finished clip is kept" if finished == 1 else f"{finished} finished clips are kept"
+            raise Cancelled(f"Stopped. {kept}; the same command does the rest.")

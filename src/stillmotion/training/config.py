@@ -53,7 +53,7 @@ class TrainConfig(Config):
     """Source frames from one frame of a training clip to the next."""
 
     width: Annotated[int | None, Limits(minimum=8, multiple_of=8)] = None
-    """Width in pixels; 256 by default, the toyworld's own for its models."""
+    """Width in pixels; by default a cache's own, the toyworld's own for its models, else 256."""
 
     height: Annotated[int | None, Limits(minimum=8, multiple_of=8)] = None
     """Height in pixels; as the width by default."""

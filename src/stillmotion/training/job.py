@@ -11,7 +11,7 @@ import torch
 
 from stillmotion.checkpoints import save
 from stillmotion.checkpoints.files import sha256
-from stillmotion.data import Quarantine
+from stillmotion.data import LatentCache, Quarantine
 from stillmotion.devices import choose_device
 from stillmotion.errors import Cancelled, ConfigError
 from stillmotion.motion import DomainAdapter, MotionLora, MotionModule
@@ -91,6 +91,10 @@ def _events(config: TrainConfig, stage: Stage, device: torch.device, stop: Calla
 
 
 def _sized(config: TrainConfig, t2i: T2I) -> TrainConfig:
+    """Return the config with the size settled: a cache's own, the toyworld's own, else 256 pixels."""
+    if config.width is None and LatentCache.is_one(config.data):
+        header = LatentCache.open(config.data).header
+        return config.replace(width=header.width, height=config.height or header.height)
     width = config.width or (t2i.native_size if config.model == "toyworld" else 256)
     return config.replace(width=width, height=config.height or width)
 

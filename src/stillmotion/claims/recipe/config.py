@@ -17,7 +17,7 @@ class RecipeConfig:
     """The seed of every draw."""
     num_pictures: int = 12_288
     """Drawn stills for the VAE, the CLIP pair and the base model."""
-    num_clips: int = 720
+    num_clips: int = 576
     """Drawn clips for the motion module."""
     vae: LoopConfig = field(
         default=LoopConfig(num_steps=1400, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.99)
@@ -32,10 +32,10 @@ class RecipeConfig:
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=1000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=800, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
-    judge: LoopConfig = field(default=LoopConfig(num_steps=600, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
+    judge: LoopConfig = field(default=LoopConfig(num_steps=400, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
     """The training of the network that reads pictures back."""
 
 

@@ -28,9 +28,12 @@ def clips_in(folder: Path) -> Iterator[ListedClip]:
 
     The caption of `walk.mp4`, and of a folder of frames called `walk`, is the text of `walk.txt` beside it.
     """
-    for found, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    seen: set[Path] = set()
+    for found, folders, names in os.walk(folder, onerror=_cannot_list, followlinks=True):
         here, shown = Path(found), sorted(name for name in names if not name.startswith("."))
+        seen.add(here.resolve())
+        # A link to a folder above would lead in circles.
+        folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() not in seen)
         paths = [here / name for name in shown]
         clips = [path for path in paths if is_clip(path)]
         stills = [path for path in paths if path.suffix.lower() in STILLS and path.with_suffix(".txt").is_file()]
@@ -38,7 +41,11 @@ def clips_in(folder: Path) -> Iterator[ListedClip]:
             clips = [here]
         for path in sorted({*clips, *stills}):
             key = path.relative_to(folder).as_posix()
-            yield ListedClip(ClipItem(key if key != "." else path.name, _caption_beside(path)), Place(path))
+            yield ListedClip(ClipItem(key if key != "." else path.resolve().name, _caption_beside(path)), Place(path))
+
+
+def _cannot_list(error: OSError) -> None:
+    raise FileError(f"{error.filename}: the folder cannot be read: {error.strerror}.") from error
 
 
 def one_clip(path: Path) -> ListedClip:
@@ -162,7 +169,8 @@ def _inside(folder: Path, name: str, where: str) -> Path:
 
 def _caption_beside(path: Path) -> str:
     """Return the text beside a clip; empty if there is none."""
-    beside = path.with_name(f"{path.name}.txt") if path.is_dir() else path.with_suffix(".txt")
+    whole = path.resolve()  # the folder may have been called "."
+    beside = whole.with_name(f"{whole.name}.txt") if path.is_dir() else path.with_suffix(".txt")
     return _one_line(_text_of(beside)) if beside.is_file() else ""
 
 

@@ -73,9 +73,10 @@ def pick(place: Place, positions: Sequence[int]) -> Iterator[Frame]:
         if _is_still(place):
             frames: Iterator[Frame] = iter([_still(place)])
         elif place.path.is_dir():
-            wanted = sorted(set(positions))
-            files = frame_files(place.path)
-            frames, positions = _pictures([Place(files[at]) for at in wanted]), [wanted.index(at) for at in positions]
+            files, wanted = frame_files(place.path), sorted(set(positions))
+            rank = {position: number for number, position in enumerate(wanted)}
+            frames = (_still(Place(files[position])) for position in wanted)
+            positions = [rank[position] for position in positions]
         elif not _is_container(place):
             with place.as_file() as path:
                 yield from _at(read_frames(path), positions, place)
@@ -188,10 +189,6 @@ def _is_container(place: Place) -> bool:
 
 def _is_still(place: Place) -> bool:
     return place.suffix in STILLS and not place.path.is_dir()
-
-
-def _pictures(places: Sequence[Place]) -> Iterator[Frame]:
-    return (_still(place) for place in places)
 
 
 def _still(place: Place) -> Frame:

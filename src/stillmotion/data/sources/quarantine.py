@@ -12,6 +12,11 @@ MOST_BROKEN = 0.05
 _SHOWN = 5
 
 
+def too_many(broken: int, total: int) -> bool:
+    """Return whether so many broken clips end a run: more than 5 % of all, and at least two."""
+    return broken >= 2 and broken > MOST_BROKEN * total
+
+
 class Quarantine:
     """Collects the clips that cannot be read, one JSON line each (`clip`, `reason`) in `file` as they come.
 
@@ -42,7 +47,7 @@ class Quarantine:
                     stream.write(json.dumps({"clip": key, "reason": reason}, ensure_ascii=False) + "\n")
             except OSError as error:
                 raise FileError(f"{self.file}: cannot be written: {error.strerror}.") from error
-        if len(self.reasons) >= 2 and len(self.reasons) > MOST_BROKEN * self.total:
+        if too_many(len(self.reasons), self.total):
             raise FileError(self.summary())
 
     def summary(self) -> str:
@@ -51,7 +56,8 @@ class Quarantine:
             return ""
         count, where = len(self.reasons), f"; all are in {self.file}" if self.file else ""
         lines = [f"  {reason}" for reason in list(self.reasons.values())[:_SHOWN]]
-        too_many = count >= 2 and count > MOST_BROKEN * self.total
         told = f"{count} of {self.total} clips {'is' if count == 1 else 'are'} broken"
-        limit = f", more than {MOST_BROKEN:.0%}: the run stops. Mend or remove them" if too_many else ""
+        limit = (
+            f", more than {MOST_BROKEN:.0%}: the run stops. Mend or remove them" if too_many(count, self.total) else ""
+        )
         return "\n".join([f"{told}{limit}{where}.", *lines])
