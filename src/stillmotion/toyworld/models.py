@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from stillmotion.toyworld.language import vocabulary
 
@@ -72,7 +72,7 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Return an untrained CLIP pair; its text tower is the text encoder of the base model, as in Stable Diffusion."""
+    """Return an untrained CLIP pair; the base model's text encoder begins as its text tower."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": TEXT_WIDTH,
@@ -98,16 +98,20 @@ def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def save_clip(clip: CLIPModel, folder: Path) -> None:
-    """Write the pair's text tower to `text_encoder`, where pipelines look for it, and the whole pair to `clip`."""
-    from transformers import CLIPImageProcessor  # noqa: PLC0415  # at its import it speaks of torchvision, which nothing here needs
+    """Write the pair, with its picture processor, to `clip`."""
+    from transformers import CLIPImageProcessor  # noqa: PLC0415  # its import speaks of torchvision, which nothing needs
 
-    clip.text_model.save_pretrained(folder / "text_encoder")
     clip.save_pretrained(folder / "clip")
     size = {"height": clip.config.vision_config.image_size, "width": clip.config.vision_config.image_size}
     half = [0.5, 0.5, 0.5]
     CLIPImageProcessor(size=size, crop_size=size, image_mean=half, image_std=half).save_pretrained(folder / "clip")
-    for part in ("text_encoder", "clip"):
-        _compute_in_float32(folder / part / "config.json")
+    _compute_in_float32(folder / "clip" / "config.json")
+
+
+def save_text_encoder(encoder: CLIPTextModel, folder: Path) -> None:
+    """Write the text encoder to `text_encoder`, where pipelines look for it."""
+    encoder.save_pretrained(folder / "text_encoder")
+    _compute_in_float32(folder / "text_encoder" / "config.json")
 
 
 def _compute_in_float32(config: Path) -> None:

@@ -26,13 +26,15 @@ class RecipeConfig:
     clip: LoopConfig = field(
         default=LoopConfig(num_steps=900, learning_rate=8e-4, warmup_steps=60, betas=(0.9, 0.98), weight_decay=0.05)
     )
-    """The CLIP pair's training; its text tower is the base model's text encoder."""
+    """The CLIP pair's training."""
+    text: LoopConfig = field(default=LoopConfig(num_steps=400, learning_rate=1e-3, decay_from=0.0, max_grad_norm=1e3))
+    """The text encoder's training: the pair's text tower, in which every shape word can be read."""
     base: LoopConfig = field(
         default=LoopConfig(num_steps=1600, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=800, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=640, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=400, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))

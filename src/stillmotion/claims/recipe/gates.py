@@ -2,6 +2,7 @@
 the frozen base, so each motion word must be told apart by the text encoder, and be visible in a still.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from stillmotion.toyworld import load_judge, models
 from stillmotion.toyworld.judge import Reading
 from stillmotion.toyworld.language import COLOURS, MOTIONS, PLACES, SHAPES, Scene, draw_scene
 
-LEAST_WORD_DIFFERENCE = 0.3  # of the features' spread, between "left" and "right" at their own place
+LEAST_WORD_DIFFERENCE = 0.3  # of the features' spread, between two words at their own place
 LEAST_CUE = 0.9  # share of stills whose cue says the caption's motion
 GATE_STILLS = 60
 LATENT_SHAPE = (models.LATENT_CHANNELS, models.PICTURE_SIZE // 8, models.PICTURE_SIZE // 8)
@@ -38,23 +39,39 @@ class StillScore:
     motion: float
 
 
-def check_text(config: RecipeConfig) -> float:
-    """Return how far apart the text encoder holds "left" and "right"; raise `GateClosed` if it has merged them."""
+def check_text(config: RecipeConfig) -> dict[str, float]:
+    """Return how far apart the text encoder holds words; raise `GateClosed` if it has merged any.
+
+    The least of all pairs, for shapes and for the two sides: the difference of the features at the word itself.
+    """
     weights = Path(config.folder) / "weights"
     tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(weights / "text_encoder").float().eval()
-    said = [f"a red ball rolling {side} on green grass" for side in ("left", "right")]
+    found = {
+        "shapes": _least_apart(tokenizer, encoder, [f"a red {shape} rolling left on green grass" for shape in SHAPES]),
+        "sides": _least_apart(
+            tokenizer, encoder, [f"a red ball rolling {side} on green grass" for side in ("left", "right")]
+        ),
+    }
+    for words, difference in found.items():
+        if difference < LEAST_WORD_DIFFERENCE:
+            raise GateClosed(
+                f"The text encoder tells {words} apart by {difference:.2f} of its spread, expected at least "
+                f"{LEAST_WORD_DIFFERENCE}: train it longer, or more gently."
+            )
+    return found
+
+
+@torch.no_grad()
+def _least_apart(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, said: list[str]) -> float:
+    """Return the least difference of any two captions at the first word in which they differ, in the features' spread."""
     tokens = tokenizer(said, padding="max_length", return_tensors="pt").input_ids
-    place = int((tokens[0] != tokens[1]).nonzero()[0])
-    with torch.no_grad():
-        left, right = encoder(tokens).last_hidden_state[:, place]
-    difference = float((left - right).square().mean().sqrt() / left.std())
-    if difference < LEAST_WORD_DIFFERENCE:
-        raise GateClosed(
-            f"The text encoder tells left from right by {difference:.2f} of its spread, expected at least "
-            f"{LEAST_WORD_DIFFERENCE}: train the CLIP pair longer, or more gently."
-        )
-    return difference
+    features = encoder(tokens).last_hidden_state
+    apart = []
+    for one, other in itertools.combinations(range(len(said)), 2):
+        place = int((tokens[one] != tokens[other]).nonzero()[0])
+        apart.append(float((features[one, place] - features[other, place]).square().mean().sqrt() / features.std()))
+    return min(apart)
 
 
 def check_base(config: RecipeConfig) -> StillScore:

@@ -1,5 +1,6 @@
-"""The stages that see: the autoencoder, the CLIP pair, the judge."""
+"""The stages that see and read: the autoencoder, the CLIP pair, the text encoder, the judge."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +8,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from stillmotion.claims.recipe.caches import captions, from_bytes, picture_cache, shrink, to_bytes
 from stillmotion.claims.recipe.config import RecipeConfig
 from stillmotion.seeding import generator
 from stillmotion.toyworld import models
 from stillmotion.toyworld.judge import Judge
+from stillmotion.toyworld.language import SHAPES, draw_scene
 from stillmotion.toyworld.world import picture_truth
 from stillmotion.training.loop import Part, StepDone, run
 from stillmotion.training.objectives import Captioned, ClipObjective, VaeObjective
@@ -60,7 +63,7 @@ def standardize_latents(vae: AutoencoderKL, pixels: Float[Tensor, "images 3 heig
 
 
 def train_clip(config: RecipeConfig) -> Iterator[StepDone]:
-    """Train the CLIP pair on stills and their captions; keep its text tower as the base model's text encoder."""
+    """Train the CLIP pair on stills and their captions."""
     torch.manual_seed(config.seed)
     weights = Path(config.folder) / "weights"
     tokenizer = models.make_tokenizer(weights / "tokenizer")
@@ -81,6 +84,59 @@ def train_clip(config: RecipeConfig) -> Iterator[StepDone]:
 
     yield from run(ClipObjective(clip, batch), config.clip, Path(config.folder) / "clip")
     models.save_clip(clip.eval().half(), weights)
+
+
+@dataclass
+class ReadableWords:
+    """Telling the shape words apart, and changing nothing else: what a fixed reading cannot see stays as it was.
+
+    A contrastive pair keeps of a word what helps it to match pictures. At 64 pixels it learns colours and places long
+    before shapes, and merges the words that it does not need; what is merged here no later stage can draw.
+    """
+
+    module: CLIPTextModel
+    before: CLIPTextModel
+    reading: Float[Tensor, "shapes width"]
+    """Orthonormal rows, one per shape."""
+    batch: Callable[
+        [int], tuple[Int[Tensor, "captions length"], Int[Tensor, "captions"], Bool[Tensor, "captions length"]]
+    ]
+    """Tokens, which shape each caption names, and the places from that word on: no place before it can know."""
+
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the cross-entropy of the reading at every place from the word on, with what else has changed."""
+        tokens, shapes, after = self.batch(step)
+        features = self.module(tokens).last_hidden_state
+        with torch.no_grad():
+            before = self.before(tokens).last_hidden_state
+        drift = features - before
+        unread = drift - (drift @ self.reading.T) @ self.reading
+        told = (features @ self.reading.T)[after]
+        named = shapes[:, None].expand_as(tokens)[after]
+        right = float((told.argmax(1) == named).float().mean())
+        yield Part(F.cross_entropy(told, named) + 2 * unread.square().mean(), {"right": right})
+
+
+def train_text(config: RecipeConfig) -> Iterator[StepDone]:
+    """Train the base model's text encoder: the CLIP pair's text tower, in which every shape word can be read."""
+    torch.manual_seed(config.seed)
+    weights = Path(config.folder) / "weights"
+    tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")
+    encoder = CLIPModel.from_pretrained(weights / "clip").text_model.float().to(config.device)
+    before = copy.deepcopy(encoder).eval().requires_grad_(False)
+    reading = torch.linalg.qr(torch.randn(models.TEXT_WIDTH, len(SHAPES))).Q.T.contiguous().to(config.device)
+    word = torch.tensor([tokenizer(shape).input_ids[1] for shape in SHAPES])
+
+    def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        scenes = [draw_scene(generator(config.seed, "text batch", 64 * step + index)) for index in range(64)]
+        said = [scene.caption for scene in scenes]
+        tokens = tokenizer(said, padding="max_length", return_tensors="pt").input_ids
+        shapes = torch.tensor([SHAPES.index(scene.shape) for scene in scenes])
+        after = (tokens == word[shapes][:, None]).int().cumsum(1).bool()
+        return tokens.to(config.device), shapes.to(config.device), after.to(config.device)
+
+    yield from run(ReadableWords(encoder, before, reading, batch), config.text, Path(config.folder) / "text")
+    models.save_text_encoder(encoder.eval().half(), weights)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from stillmotion.claims.recipe.config import RecipeConfig, StageStep
 from stillmotion.claims.recipe.gates import check_base, check_text
 from stillmotion.claims.recipe.generation import train_base, train_motion
-from stillmotion.claims.recipe.perception import train_clip, train_judge, train_vae
+from stillmotion.claims.recipe.perception import train_clip, train_judge, train_text, train_vae
 from stillmotion.toyworld import write_manifest
 from stillmotion.training.loop import StepDone
 
@@ -20,7 +20,8 @@ def stages(config: RecipeConfig) -> dict[str, tuple[Path, Callable[[RecipeConfig
     weights = Path(config.folder) / "weights"
     return {
         "vae": (weights / "vae" / "config.json", train_vae),
-        "clip": (weights / "text_encoder" / "config.json", train_clip),
+        "clip": (weights / "clip" / "config.json", train_clip),
+        "text": (weights / "text_encoder" / "config.json", train_text),
         "base": (weights / "unet" / "config.json", train_base),
         "judge": (weights / "judge" / "model.safetensors", train_judge),
         "motion": (weights / "motion" / "v3_toyworld_mm.safetensors", train_motion),
