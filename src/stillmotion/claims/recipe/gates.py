@@ -21,6 +21,7 @@ from stillmotion.toyworld.language import COLOURS, MOTIONS, PLACES, SHAPES, Scen
 
 LEAST_WORD_DIFFERENCE = 0.3  # of the features' spread, between two words at their own place
 LEAST_CUE = 0.9  # share of stills whose cue says the caption's motion
+LEAST_SHAPE = 0.8  # share of stills that show the caption's shape
 GATE_STILLS = 60
 LATENT_SHAPE = (models.LATENT_CHANNELS, models.PICTURE_SIZE // 8, models.PICTURE_SIZE // 8)
 
@@ -75,13 +76,14 @@ def _least_apart(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, said: list[st
 
 
 def check_base(config: RecipeConfig) -> StillScore:
-    """Return what the judge reads off the base model's stills; raise `GateClosed` if their cues do not show."""
+    """Return what the judge reads off the base model's stills; raise `GateClosed` if cue or shape do not show."""
     score = score_stills(Path(config.folder) / "weights", config.device)
-    if score.motion < LEAST_CUE:
-        raise GateClosed(
-            f"{score.motion:.0%} of the base model's stills show their caption's motion, expected {LEAST_CUE:.0%}: train "
-            f"the base longer (base.num_steps)."
-        )
+    for name, share, least in (("motion", score.motion, LEAST_CUE), ("shape", score.shape, LEAST_SHAPE)):
+        if share < least:
+            raise GateClosed(
+                f"{share:.0%} of the base model's stills show their caption's {name}, expected {least:.0%}: train the base "
+                f"longer (base.num_steps)."
+            )
     return score
 
 
