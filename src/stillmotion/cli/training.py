@@ -16,7 +16,7 @@ from stillmotion.cli.verb import Verb
 if TYPE_CHECKING:
     from stillmotion.training import TrainEvent
 
-STAGES = {"domain-adapter": "domain_adapter", "motion-module": "motion_module", "motion-lora": "motion_lora"}
+STAGES = ("domain-adapter", "motion-module", "motion-lora")
 GROUPS = {
     "clips": [
         "video_folder",
@@ -118,7 +118,7 @@ def asked_to_stop() -> Iterator[Asked]:
 
 
 def _train_arguments(parser: Parser) -> None:
-    parser.add_argument("stage", choices=[*STAGES, *STAGES.values()], help="What is trained.")
+    parser.add_argument("stage", choices=STAGES, help="What is trained.")
     add_config_flags(
         parser, sm.TrainConfig, groups=GROUPS, shorts={"output_dir": "-o", "num_steps": "-s"}, positional=["data"]
     )
@@ -128,7 +128,7 @@ def _train(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.t2i.quiet import hide_loading_bars
     from stillmotion.training import Saved, training
 
-    arguments.stage = STAGES.get(arguments.stage, arguments.stage)
+    arguments.stage = arguments.stage.replace("-", "_")
     config = config_from(sm.TrainConfig, arguments)
     hide_loading_bars()
     with screen.progress() as progress, asked_to_stop() as stop:

@@ -67,9 +67,13 @@ class Denoiser:
 
     @contextmanager
     def _projected_once(self, shared: int) -> Iterator[None]:
-        """Project keys and values of text once for each `shared` adjacent images, which all have the same."""
+        """Project keys and values of text once for each `shared` adjacent images, which all have the same.
+
+        Not where gradients are kept: a checkpointed block is computed again in the backward pass, without these hooks.
+        """
+        sharing = shared > 1 and not torch.is_grad_enabled()
         # Looked up at each call: peft puts layers of its own in their place.
-        layers = [layer for m in self._reads_text for layer in (m.to_k, m.to_v)] if shared > 1 else []
+        layers = [layer for m in self._reads_text for layer in (m.to_k, m.to_v)] if sharing else []
         handles: list[RemovableHandle] = []
         for layer in layers:
             handles.append(layer.register_forward_pre_hook(lambda _, inputs: (inputs[0][::shared],)))

@@ -6,7 +6,6 @@ sees the same clips in the same order.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,86 +20,36 @@ from stillmotion.t2i import T2I
 Moments = tuple[Float[Tensor, "frames channels height width"], Float[Tensor, "frames channels height width"]]
 
 
-@runtime_checkable
-class Footage(Protocol):
-    """Clips that can be looked at as moments of their latents: a cache, or a source seen through a VAE."""
+@dataclass(frozen=True)
+class Footage:
+    """Clips that are seen as moments of their latents."""
 
-    def __len__(self) -> int:
-        """Return how many clips there are."""
-        ...
-
-    def key(self, index: int) -> str:
-        """Return the clip's name."""
-        ...
-
-    def caption(self, index: int) -> str:
-        """Return what the clip shows."""
-        ...
-
-    def num_frames(self, index: int) -> int:
-        """Return how many source frames it has."""
-        ...
-
-    def moments(self, index: int, frames: Sequence[int], mirrored: bool) -> Moments:
-        """Return the posterior mean and log-variance of those frames, unscaled."""
-        ...
+    clips: ClipSource | LatentCache
+    """What there is: how many, their keys, captions and lengths."""
+    moments: Callable[[int, Sequence[int], bool], Moments]
+    """Returns posterior mean and log-variance, unscaled, of the given frames of a clip, mirrored or not."""
 
 
-class CachedFootage:
-    """Clips from a latent cache."""
+def from_cache(cache: LatentCache) -> Footage:
+    """Return the clips of a latent cache, whose recipe `recipe_on_cache` has checked: nothing in it is mirrored."""
 
-    def __init__(self, cache: LatentCache) -> None:
-        self._cache = cache
-
-    def __len__(self) -> int:
-        return len(self._cache)
-
-    def key(self, index: int) -> str:
-        """Return the clip's name."""
-        return self._cache.item(index).key
-
-    def caption(self, index: int) -> str:
-        """Return what the clip shows."""
-        return self._cache.item(index).caption
-
-    def num_frames(self, index: int) -> int:
-        """Return how many frames are cached."""
-        return self._cache.num_frames(index)
-
-    def moments(self, index: int, frames: Sequence[int], mirrored: bool) -> Moments:
-        """Return what the cache holds; it has no mirrored pictures, whose latents are no mirror of the latents."""
-        assert not mirrored  # refused by `recipe_on_cache`
-        mean, log_variance = self._cache.moments(index, frames)
+    def moments(index: int, frames: Sequence[int], mirrored: bool) -> Moments:
+        assert not mirrored
+        mean, log_variance = cache.moments(index, frames)
         return mean.float(), log_variance.float()
 
+    return Footage(cache, moments)
 
-class FilmedFootage:
-    """Clips decoded, fitted to the size, and seen through the VAE."""
 
-    def __init__(self, source: ClipSource, t2i: T2I, recipe: ClipRecipe) -> None:
-        self._source, self._t2i, self._recipe = source, t2i, recipe
+def from_clips(source: ClipSource, t2i: T2I, recipe: ClipRecipe) -> Footage:
+    """Return clips that are decoded, fitted to the recipe's size, and seen through the VAE when they are asked for."""
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def key(self, index: int) -> str:
-        """Return the clip's name."""
-        return self._source.item(index).key
-
-    def caption(self, index: int) -> str:
-        """Return what the clip shows."""
-        return self._source.item(index).caption
-
-    def num_frames(self, index: int) -> int:
-        """Return how many frames the file has."""
-        return self._source.num_frames(index)
-
-    @torch.no_grad()
-    def moments(self, index: int, frames: Sequence[int], mirrored: bool) -> Moments:
-        """Return the moments of the decoded frames."""
-        width, height = self._recipe.width, self._recipe.height
-        posterior = self._t2i.posterior(fit(self._source.frames(index, frames), width, height, flip=mirrored))
+    def moments(index: int, frames: Sequence[int], mirrored: bool) -> Moments:
+        pixels = fit(source.frames(index, frames), recipe.width, recipe.height, flip=mirrored)
+        posterior = t2i.posterior(pixels)
         return posterior.mean.float().cpu(), posterior.logvar.float().cpu()
+
+    return Footage(source, moments)
 
 
 @dataclass(frozen=True)
@@ -128,12 +77,12 @@ class TrainingClips:
         scaling_factor: float,
         caption: str | None = None,
         caption_dropout: float = 0.0,
-        quarantine: Quarantine | None = None,
+        quarantine: Quarantine,
     ) -> None:
         self._footage, self._recipe, self._seed = footage, recipe, seed
         self._scaling_factor, self._caption, self._dropout = scaling_factor, caption, caption_dropout
-        self.quarantine = quarantine or Quarantine(len(footage))
-        lengths = [self._length(index) for index in range(len(footage))]
+        self._quarantine = quarantine
+        lengths = [self._length(index) for index in range(len(footage.clips))]
         self.usable = [index for index, length in enumerate(lengths) if long_enough(length, recipe)]
         """The clips that are long enough; the others are skipped."""
         self._lengths = lengths
@@ -142,11 +91,7 @@ class TrainingClips:
     @property
     def num_skipped(self) -> int:
         """Return how many clips are too short."""
-        return len(self._lengths) - len(self.usable) - len(self.quarantine)
-
-    def captions(self) -> list[str]:
-        """Return the captions of the usable clips."""
-        return [self._caption if self._caption is not None else self._footage.caption(i) for i in self.usable]
+        return len(self._lengths) - len(self.usable) - len(self._quarantine)
 
     def __getitem__(self, index: int) -> TrainingClip:
         """Return the clip of a global index, counted from 0 over the whole run."""
@@ -154,21 +99,32 @@ class TrainingClips:
         order = self._shuffled(epoch)
         for clip in (*order[place:], *order[:place]):
             try:
-                return self._draw(clip, generator(self._seed, "clip", index))
+                return self._draw(clip, generator(self._seed, "clip", index), self._dropout)
             except FileError as error:
-                self.quarantine.add(self._footage.key(clip), str(error))
-        raise FileError(self.quarantine.summary())
+                self._set_aside(clip, error)
+        raise FileError(self._quarantine.summary())
 
-    def _draw(self, clip: int, chance: torch.Generator) -> TrainingClip:
+    def held(self, count: int) -> list[TrainingClip]:
+        """Return one clip of each of the first `count` that can be used, always the same, with its caption."""
+        found = []
+        for clip in self.usable[:count]:
+            try:
+                found.append(self._draw(clip, generator(self._seed, "held clip", clip), 0.0))
+            except FileError as error:
+                self._set_aside(clip, error)
+        return found
+
+    def _draw(self, clip: int, chance: torch.Generator, dropout: float) -> TrainingClip:
         frames = positions(self._lengths[clip], self._recipe, chance)
         assert frames is not None  # usable
         mirrored = flipped(self._recipe, chance)
-        dropped = float(torch.rand((), generator=chance)) < self._dropout
-        caption = self._caption if self._caption is not None else self._footage.caption(clip)
+        dropped = float(torch.rand((), generator=chance)) < dropout
+        item = self._footage.clips.item(clip)
+        caption = item.caption if self._caption is None else self._caption
         mean, log_variance = self._footage.moments(clip, frames, mirrored)
         drawn = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=chance)
         return TrainingClip(
-            key=self._footage.key(clip),
+            key=item.key,
             caption="" if dropped else caption,
             latents=(drawn * self._scaling_factor).transpose(0, 1).contiguous(),
         )
@@ -176,10 +132,13 @@ class TrainingClips:
     def _length(self, clip: int) -> int:
         """Return how many frames a clip has; none if it is broken, which is noted."""
         try:
-            return self._footage.num_frames(clip)
+            return self._footage.clips.num_frames(clip)
         except FileError as error:
-            self.quarantine.add(self._footage.key(clip), str(error))
+            self._set_aside(clip, error)
             return 0
+
+    def _set_aside(self, clip: int, error: FileError) -> None:
+        self._quarantine.add(self._footage.clips.item(clip).key, str(error))
 
     def _shuffled(self, epoch: int) -> list[int]:
         if self._order[0] != epoch:

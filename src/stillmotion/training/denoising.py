@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillmotion.sampling import Denoiser, Diffusion
 from stillmotion.seeding import generator
-from stillmotion.training.clips import TrainingClip, TrainingClips
+from stillmotion.training.clips import TrainingClip
 from stillmotion.training.loop import Part
 from stillmotion.training.world import World
 
@@ -48,22 +48,23 @@ class Weighing:
 
 
 def appearance_debiased(values: Latents) -> Latents:
-    """Return √2 of each frame less the first: what all frames share, the look of the clip, falls away.
+    """Return √2 of each frame less the first, so that what all frames share, the look of the clip, weighs less.
 
-    MotionDirector (Zhao et al. 2023), Eq. 5, with β = 1 and the first frame as anchor.
+    MotionDirector (Zhao et al. 2023), √(β² + 1) ε_i − β ε_anchor, with β = 1 and the first frame as anchor.
     """
     return 2**0.5 * values - values[:, :, :1]
 
 
 @dataclass
-class ClipObjective:
+class StageObjective:
     """Predicting the noise of clips: paper Eq. 2 on single frames, Eq. 7 on clips; one timestep per clip."""
 
     module: nn.Module
     """Holds what is trained."""
     denoiser: Denoiser
     diffusion: Diffusion
-    clips: TrainingClips
+    fetch: Callable[[int], TrainingClip]
+    """Returns a clip by its global index."""
     texts: Callable[[Sequence[str]], Text]
     seed: int
     batch_size: int
@@ -71,24 +72,20 @@ class ClipObjective:
     weighing: Weighing = field(default_factory=Weighing)
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     world: World = field(default_factory=World)
-    fetch: Callable[[int], TrainingClip] | None = None
-    """Reads a clip by its global index, where something reads ahead."""
 
     def losses(self, step: int) -> Iterator[Part]:
         """Yield the step's loss by micro-batches; it is the mean over the whole batch, however that is cut."""
-        fetch = self.fetch or self.clips.__getitem__
-        mine = self.world.slots(self.batch_size)
+        mine, timesteps = self.world.slots(self.batch_size), self._timesteps(step)
         for start in range(0, len(mine), self.micro_batch_size):
             slots = mine[start : start + self.micro_batch_size]
-            batch = [fetch(step * self.batch_size + slot) for slot in slots]
-            timesteps = torch.stack([self._timestep(step, slot) for slot in slots])
+            batch = [self.fetch(step * self.batch_size + slot) for slot in slots]
             noise = [
                 self.weighing.noise(
                     clip.latents.unsqueeze(0), generator(self.seed, "noise", step * self.batch_size + slot)
                 )
                 for slot, clip in zip(slots, batch, strict=True)
             ]
-            each = self._errors(batch, torch.cat(noise), timesteps)
+            each = self._errors(batch, torch.cat(noise), timesteps[list(slots)])
             yield Part(each.sum() / self.batch_size, keys=tuple(clip.key for clip in batch))
 
     @torch.no_grad()
@@ -120,9 +117,9 @@ class ClipObjective:
         target = self.diffusion.target(latents, noise, timesteps)
         return (weighing or self.weighing).loss(predicted, target, timesteps, self.diffusion)
 
-    def _timestep(self, step: int, slot: int) -> Int[Tensor, ""]:
-        """Return a uniform timestep, one from each of as many equal parts as the batch has clips."""
-        shuffled = torch.randperm(self.batch_size, generator=generator(self.seed, "timestep parts", step))
-        within = torch.rand((), generator=generator(self.seed, "timestep", step * self.batch_size + slot))
-        share = (shuffled[slot] + within) / self.batch_size
-        return (share * len(self.diffusion.alphas_cumprod)).long().clamp(max=len(self.diffusion.alphas_cumprod) - 1)
+    def _timesteps(self, step: int) -> Int[Tensor, "batch"]:
+        """Return a uniform timestep for every slot of the batch, one from each of as many equal parts."""
+        chance = generator(self.seed, "timesteps", step)
+        parts = torch.randperm(self.batch_size, generator=chance) + torch.rand(self.batch_size, generator=chance)
+        most = len(self.diffusion.alphas_cumprod)
+        return (parts / self.batch_size * most).long().clamp(max=most - 1)

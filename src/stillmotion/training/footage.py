@@ -5,7 +5,7 @@ from pathlib import Path
 from stillmotion.data import ClipRecipe, LatentCache, check_flip, open_source, recipe_on_cache, vae_fingerprint
 from stillmotion.errors import ConfigError
 from stillmotion.t2i import T2I
-from stillmotion.training.clips import CachedFootage, FilmedFootage, Footage
+from stillmotion.training.clips import Footage, from_cache, from_clips
 from stillmotion.training.config import TrainConfig
 from stillmotion.training.drawn import DrawnFootage
 from stillmotion.training.stages import Stage
@@ -39,14 +39,14 @@ def footage_of(config: TrainConfig, t2i: T2I, recipe: ClipRecipe) -> tuple[Foota
         if count and not (count.isascii() and count.isdigit() and int(count) > 0):
             raise ConfigError(f"data: expected toyworld or toyworld:COUNT, got {config.data!r}")
         drawn = DrawnFootage(int(count or _NUM_DRAWN), seed=config.seed, size=recipe.width)
-        return FilmedFootage(drawn, t2i, recipe), recipe, ()
+        return from_clips(drawn, t2i, recipe), recipe, ()
     if LatentCache.is_one(config.data):
         cache = LatentCache.open(config.data)
         cache.require(vae=vae_fingerprint(t2i.vae.state_dict()), scaling_factor=t2i.vae.config.scaling_factor)
-        return CachedFootage(cache), recipe_on_cache(recipe, cache.header), ()
+        return from_cache(cache), recipe_on_cache(recipe, cache.header), ()
     source = open_source(config.data, video_folder=config.video_folder)
     captions = [config.caption] if config.caption is not None else [source.item(i).caption for i in range(len(source))]
     check_flip(recipe, captions, directional=config.stage == "motion_lora")
     empty = sum(not caption.strip() for caption in captions)
     note = (f"{empty} of {len(captions)} clips have no caption; --caption gives one to all",) if empty else ()
-    return FilmedFootage(source, t2i, recipe), recipe, note
+    return from_clips(source, t2i, recipe), recipe, note

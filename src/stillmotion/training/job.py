@@ -12,6 +12,7 @@ import torch
 from stillmotion.checkpoints import save
 from stillmotion.checkpoints.files import sha256
 from stillmotion.data import LatentCache, Quarantine
+from stillmotion.data.cache_folder import read_header
 from stillmotion.devices import choose_device
 from stillmotion.errors import Cancelled, ConfigError
 from stillmotion.motion import DomainAdapter, MotionLora, MotionModule
@@ -20,7 +21,7 @@ from stillmotion.t2i import T2I, load_t2i
 from stillmotion.toyworld import weights_folder
 from stillmotion.training.clips import TrainingClips, texts_of
 from stillmotion.training.config import TrainConfig
-from stillmotion.training.denoising import ClipObjective, Weighing
+from stillmotion.training.denoising import StageObjective, Weighing
 from stillmotion.training.events import Prepared, Sampled, Saved, Trained, TrainEvent, Validated
 from stillmotion.training.footage import footage_of, recipe_of
 from stillmotion.training.loop import LoopConfig, run
@@ -93,7 +94,7 @@ def _events(config: TrainConfig, stage: Stage, device: torch.device, stop: Calla
 def _sized(config: TrainConfig, t2i: T2I) -> TrainConfig:
     """Return the config with the size settled: a cache's own, the toyworld's own, else 256 pixels."""
     if config.width is None and LatentCache.is_one(config.data):
-        header = LatentCache.open(config.data).header
+        header, _ = read_header(Path(config.data).expanduser())
         return config.replace(width=header.width, height=config.height or header.height)
     width = config.width or (t2i.native_size if config.model == "toyworld" else 256)
     return config.replace(width=width, height=config.height or width)
@@ -104,26 +105,34 @@ class Work:
 
     def __init__(self, config: TrainConfig, stage: Stage, folder: Path, subject: Subject, world: World) -> None:
         self._config, self._stage, self._folder, self._subject = config, stage, folder, subject
-        self._world, self._slots = world, world.slots(config.batch_size)
+        self._world, slots = world, world.slots(config.batch_size)
         t2i = subject.t2i
         footage, recipe, self._notes = footage_of(config, t2i, recipe_of(config, stage))
-        clips = partial(
-            TrainingClips, footage, recipe, scaling_factor=t2i.vae.config.scaling_factor, caption=config.caption
+        count = len(footage.clips)
+        self._clips = TrainingClips(
+            footage,
+            recipe,
+            seed=config.seed,
+            scaling_factor=t2i.vae.config.scaling_factor,
+            caption=config.caption,
+            caption_dropout=config.caption_dropout,
+            quarantine=Quarantine(count, None if world.rank else folder / "broken-clips.jsonl"),
         )
-        broken = Quarantine(len(footage), folder / "broken-clips.jsonl")
-        self._clips = clips(seed=config.seed, caption_dropout=config.caption_dropout, quarantine=broken)
         if not self._clips.usable:
             raise ConfigError(
-                f"data: all {len(footage)} clips of {config.data} are shorter than {config.num_frames} frames at stride "
+                f"data: all {count} clips of {config.data} are shorter than {config.num_frames} frames at stride "
                 f"{config.frame_stride}; choose fewer frames, a smaller stride, or short_clips: loop or stretch"
             )
-        told = clips(seed=config.seed + 1, quarantine=broken)  # the same clips always, with their captions
-        self._held = [told[index] for index in range(min(NUM_VALIDATION_CLIPS, len(told.usable)))]
-        self._objective = ClipObjective(
+        self._held = self._clips.held(NUM_VALIDATION_CLIPS)
+        self._first = max((step for step, _ in checkpoints(folder)), default=0)
+        steps = range(self._first, self._num_steps)
+        indices = (step * config.batch_size + slot for step in steps for slot in slots)
+        self._reader = Reader(self._clips, config.num_workers, indices)
+        self._objective = StageObjective(
             module=subject.module,
             denoiser=Denoiser(t2i.unet),
             diffusion=Diffusion.from_config(subject.schedule),
-            clips=self._clips,
+            fetch=self._reader.fetch,
             texts=texts_of(t2i),
             seed=config.seed,
             batch_size=config.batch_size,
@@ -139,22 +148,17 @@ class Work:
 
     def events(self, stop: Callable[[], bool]) -> Iterator[TrainEvent]:
         """Yield what happens until the run is over, or stopped."""
-        config, objective = self._config, self._objective
-        first = checkpoints(self._folder)[-1][0] if checkpoints(self._folder) else 0
+        objective, last = self._objective, self._first
         yield Prepared(
-            config=config,
+            config=self._config,
             num_clips=len(self._clips.usable),
             num_skipped=self._clips.num_skipped,
             num_parameters=sum(p.numel() for p in objective.module.parameters() if p.requires_grad),
-            first_step=first,
+            first_step=self._first,
             notes=self._notes,
         )
-        metrics = Metrics(self._folder, first, self._world)
-        last = first
-        steps = range(first, self._num_steps)
-        indices = (step * config.batch_size + slot for step in steps for slot in self._slots)
-        with Reader(self._clips, config.num_workers, indices) as reader:
-            objective.fetch = reader.fetch
+        metrics = Metrics(self._folder, self._first, self._world)
+        with self._reader:
             for done in run(objective, self._loop(), self._folder, stop=stop, world=self._world):
                 last = done.step
                 told = Trained(
@@ -162,7 +166,7 @@ class Work:
                     num_steps=done.num_steps,
                     loss=done.loss,
                     seconds=done.seconds,
-                    waiting=reader.take_waited(),
+                    waiting=self._reader.take_waited(),
                 )
                 metrics.write({"step": done.step, "loss": done.loss, "seconds": done.seconds, **done.figures})
                 yield told
@@ -187,7 +191,8 @@ class Work:
             yield Validated(step=step, loss=loss)
         if config.sample_every and step % config.sample_every == 0:
             prompts = config.sample_prompts or tuple(clip.caption for clip in self._held[:2])
-            for path in sample_clips(self._subject, config, self._folder / "samples" / f"step-{step:06}", prompts):
+            folder = self._folder / "samples" / f"step-{step:06}"
+            for path in sample_clips(self._subject, config, folder, prompts, self._objective.autocast):
                 yield Sampled(step=step, path=path)
 
     def _loop(self) -> LoopConfig:
@@ -209,13 +214,13 @@ class Work:
     def _write(self, step: int) -> tuple[Path, ...]:
         """Write what was trained, in every dialect; return the files and folders."""
         config = self._config
-        trained = self._subject.trained()
+        trained = _cast(self._subject.trained(), _DTYPES[config.save_dtype])
         metadata = {"training": json.dumps({"step": step, "parents": self._parents(), "config": config.to_dict()})}
         if config.licence:
             metadata["license"] = config.licence
         return tuple(
             save(
-                _cast(trained, _DTYPES[config.save_dtype]),
+                trained,
                 self._folder / f"{config.stage}{ending}",
                 dialect=dialect,
                 metadata=metadata,
@@ -228,7 +233,7 @@ class Work:
     def _parents(self) -> dict[str, str]:
         """Return the sha256 of the files that it was trained from."""
         config, source = self._config, motion_source(self._config)
-        files = {f"model/{part}": file for file, part in self._subject.t2i.files.items()}
+        files = {f"model/{part}/{file.name}": file for file, part in self._subject.t2i.files.items()}
         if source is not None and source.is_file():
             files["motion"] = source
         if config.domain_adapter and self._stage.moves:

@@ -40,7 +40,6 @@ def claimed(config: TrainConfig, world: World) -> Iterator[Path]:
     stands in it.
     """
     folder = config.output_dir
-    check_same(config)
     if world.rank:
         world.wait()
         yield folder
@@ -56,6 +55,7 @@ def claimed(config: TrainConfig, world: World) -> Iterator[Path]:
     except OSError as error:
         raise FileError(f"output_dir: {folder} cannot be written: {error.strerror}.") from error
     try:
+        check_same(config)  # again: another run may have begun, and ended, since the first look
         (folder / CONFIG).write_text(config.to_yaml(sentences=True), encoding="utf-8")
         world.wait()
         yield folder

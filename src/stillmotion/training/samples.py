@@ -1,6 +1,7 @@
 """Sample clips made on the way, to be looked at: what the training does to a picture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -12,11 +13,15 @@ from stillmotion.shapes import fold_frames
 from stillmotion.training.config import TrainConfig
 from stillmotion.training.subject import Subject
 
+Autocast = Callable[[], AbstractContextManager[object]]
+
 _STEPS, _SCALE, _FPS = 20, 7.5, 8
 
 
-def sample_clips(subject: Subject, config: TrainConfig, folder: Path, prompts: Sequence[str]) -> Iterator[Path]:
-    """Make a clip of every prompt, always from the same noise; yield the contact sheet beside it."""
+def sample_clips(
+    subject: Subject, config: TrainConfig, folder: Path, prompts: Sequence[str], autocast: Autocast
+) -> Iterator[Path]:
+    """Make a clip of every prompt, always from the same noise, under `autocast`; yield the contact sheet beside it."""
     t2i = subject.t2i
     assert config.width is not None  # settled
     assert config.height is not None
@@ -28,7 +33,8 @@ def sample_clips(subject: Subject, config: TrainConfig, folder: Path, prompts: S
         noise = frame_noise(config.seed + index, range(frames), shape).to(t2i.device)
         sampler = make_sampler("ddim", subject.schedule, t2i.prediction_type)
         steps = sample(Denoiser(t2i.unet), sampler, noise, Guidance(told, empty, _SCALE), num_inference_steps=_STEPS)
-        *_, last = steps
+        with autocast():  # what is trained is in float32, the image model perhaps not
+            *_, last = steps
         pixels = torch.cat([t2i.decode(chunk) for chunk in fold_frames(last.latents).split(4)])
         pictures = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         if frames > 1:
