@@ -1,5 +1,5 @@
 # make demo    a first clip on a fresh machine        make test    the tests (default suite, no network)
-# make check   style, types, order of imports         make bench   timings against diffusers
+# make check   style, types, order of imports         make bench   timings against others' ways
 #
 # Everything happens in .venv, made on first use and again when pyproject.toml changes. To install another PyTorch:
 #   make demo TORCH="torch==2.13.0 --index-url ..."
@@ -58,6 +58,7 @@ bench: $(RUN_READY)
 	$(BIN)/stillmotion bench plug
 	$(BIN)/stillmotion bench step --size sd15
 	$(BIN)/stillmotion bench step --size sd15 --dtype bfloat16
+	$(BIN)/stillmotion bench train --size half
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

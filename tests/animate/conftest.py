@@ -50,9 +50,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def motion_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a motion module of a variant with random weights, and return the file."""
 
-    def write(variant: str = "v3", widths: tuple[int, ...] = WIDTHS) -> Path:
+    def write(variant: str = "v3", widths: tuple[int, ...] = WIDTHS, **geometry: Any) -> Path:
         path = tmp_path_factory.mktemp("motion") / f"{variant}_mm.safetensors"
-        module = MotionModule.from_variant(variant, block_out_channels=widths, layers_per_block=1)
+        module = MotionModule.from_variant(variant, block_out_channels=widths, layers_per_block=1, **geometry)
         generator = torch.Generator().manual_seed(1)
         state = {
             name: value if name.endswith(".pe") else 0.2 * torch.randn(value.shape, generator=generator)

@@ -263,3 +263,8 @@ def test_a_vae_that_overflows_in_half_precision_is_used_in_whole(
 
     monkeypatch.setattr(T2I, "decode", overflowing)
     assert sm.animate(job(dtype="bfloat16")).frames.std() > 1
+
+
+def test_a_module_of_convolutions_moves_clips_of_any_length(job: Job, motion_file: Callable[..., Path]) -> None:
+    motion = motion_file(architecture="temporal_conv")
+    assert make(job(motion=motion, variant="v3", num_frames=34)).frames.shape == (34, 64, 64, 3)

@@ -119,6 +119,15 @@ def test_a_v2_motion_lora_on_a_v3_module(job: Job, tmp_path: Path, motion_lora_f
     refused(job(motion_loras=(str(motion_lora_file("v2")),)), MismatchError, "moves the mid block, as v2", tmp_path)
 
 
+def test_a_motion_lora_on_a_module_without_attention(
+    job: Job, tmp_path: Path, motion_file: Callable[..., Path], motion_lora_file: Callable[..., Path]
+) -> None:
+    still = job(
+        motion=motion_file(architecture="temporal_conv"), variant="v3", motion_loras=(str(motion_lora_file("v3")),)
+    )
+    refused(still, MismatchError, r"motion_loras\.0: .* attention over frames.* temporal_conv module", tmp_path)
+
+
 def test_more_frames_than_positions(job: Job, tmp_path: Path, motion_file: Callable[..., Path]) -> None:
     refused(job(num_frames=33), MismatchError, "num_frames: 33 is more than .* positions for 32 frames", tmp_path)
     v1 = motion_file("v1")

@@ -88,8 +88,10 @@ unet = UNet2DConditionModel(
     down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
 ).eval()
 inputs = torch.randn(8, 4, 8, 8), torch.tensor(321), torch.randn(8, 5, 16)
-for variant in ("v1", "v2", "v3"):
-    motion = MotionModule.from_variant(variant, block_out_channels=(32, 64), layers_per_block=1).eval()
+for variant, built in (("v1", "transformer"), ("v2", "transformer"), ("v3", "transformer"), ("v2", "temporal_conv")):
+    motion = MotionModule.from_variant(
+        variant, block_out_channels=(32, 64), layers_per_block=1, architecture=built
+    ).eval()
     for site in motion.sites().values():
         torch.nn.init.normal_(site.proj_out.weight, std=0.1)
     torch._dynamo.reset()

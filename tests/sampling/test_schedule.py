@@ -25,6 +25,9 @@ def test_v_and_epsilon_say_the_same(timestep: int, seed: int) -> None:
     signal, spread = diffusion.signal_and_noise(t, latents)
     torch.testing.assert_close(signal * noisy - spread * v, latents, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(spread * noisy + signal * v, noise, rtol=1e-6, atol=1e-6)
+    epsilon = Diffusion.from_config(SCHEDULE)
+    torch.testing.assert_close(diffusion.clean(noisy, v, t), latents, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(epsilon.clean(noisy, noise, t), latents, rtol=1e-6, atol=1e-6)
 
 
 def test_linear_schedule_ends_where_the_reference_ends() -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,15 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import MotionAdapter, StableDiffusionPipeline, UNet2DConditionModel, UNetMotionModel
 from safetensors.torch import load_file
 
 import stillmotion as sm
+from stillmotion import toyworld
 from stillmotion.cli.door import main
-from stillmotion.errors import ConfigError, FileError, MismatchError
-from stillmotion.training import Prepared, TrainConfig, Trained, Validated
+from stillmotion.data import write_clip
+from stillmotion.errors import Cancelled, ConfigError, FileError, MismatchError
+from stillmotion.training import MotionDied, Prepared, TrainConfig, Trained, Validated
 
 FRAMES = 4
 
@@ -121,6 +125,22 @@ def test_a_motion_lora_is_trained_over_a_motion_module(config: TrainConfig, tmp_
     )
 
 
+def test_a_convolution_is_trained_in_place_of_the_transformer(config: TrainConfig, tmp_path: Path) -> None:
+    config = config.replace(architecture="temporal_conv")
+    with pytest.raises(ConfigError, match="dialects: diffusers knows no such motion module; expected stillmotion"):
+        sm.train(config.replace(dialects=("stillmotion", "diffusers")))
+    files = sm.train(config)
+    assert [path.name for path in files] == ["motion_module.safetensors"]
+    motion = sm.load(files[0], expect=sm.MotionModule)
+    assert motion.architecture.name == "temporal_conv"
+    assert all(float(site.proj_out.weight.abs().max()) > 0 for site in motion.sites().values())
+    begun = config.replace(motion=str(files[0]), output_dir=tmp_path / "begun")
+    with pytest.raises(MismatchError, match="is a temporal_conv, expected transformer"):
+        sm.train(begun.replace(architecture="transformer"))
+    with pytest.raises(MismatchError, match="attention"):
+        sm.train(begun.replace(stage="motion_lora", architecture=None, rank=4))
+
+
 def test_before_the_first_step_a_new_motion_module_is_the_image_model(config: TrainConfig) -> None:
     """Its output projections are zero, so nothing but the loss's own randomness decides the first loss."""
     first = losses(config.replace(num_steps=1))[0]
@@ -155,13 +175,89 @@ def test_reading_ahead_and_checkpointing_change_nothing(config: TrainConfig) -> 
     assert again == pytest.approx(plain, rel=1e-5)
 
 
-def test_in_bfloat16_it_learns_the_same(config: TrainConfig) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_in_half_precision_it_learns_the_same(config: TrainConfig, precision: str) -> None:
     plain = losses(config)
-    half = losses(config.replace(precision="bfloat16", output_dir=config.output_dir / "half"))
+    half = losses(config.replace(precision=precision, output_dir=config.output_dir / "half"))
     assert half == pytest.approx(plain, rel=0.05)
     assert (
         weights(config.output_dir / "half", 6)["down_blocks.0.motion_modules.0.proj_out.weight"].dtype is torch.float32
     )
+
+
+def test_in_float16_a_stopped_run_goes_on_bit_for_bit(config: TrainConfig) -> None:
+    config = config.replace(precision="float16")
+    sm.train(config)
+    stopped = config.replace(output_dir=config.output_dir / "stopped")
+    steps: list[int] = []
+    with pytest.raises(Cancelled):
+        sm.train(
+            stopped,
+            progress=lambda event: steps.append(event.step) if isinstance(event, Trained) else None,
+            stop=lambda: len(steps) == 2,
+        )
+    sm.train(stopped)
+    assert_same(weights(stopped.output_dir, 6), weights(config.output_dir, 6))
+    lines = [json.loads(line) for line in (stopped.output_dir / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["loss_scale"] > 1 for line in lines if "loss" in line)
+
+
+def test_clips_of_several_shapes_are_trained_at_their_own(
+    config: TrainConfig, clips: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(clips, mixed)
+    for index in range(3):
+        tall = np.full((12, 64, 32, 3), 60 * index, np.uint8)
+        tall[:, 8:20, 4:20] = 200
+        write_clip(list(tall), mixed / f"tall-{index}.mp4", 8)
+        (mixed / f"tall-{index}.txt").write_text("a tall clip")
+    config = config.replace(data=str(mixed), buckets=True)
+    plain = losses(config)
+    assert losses(config.replace(micro_batch_size=2, output_dir=tmp_path / "parts")) == pytest.approx(plain, rel=1e-4)
+    words = ["data", "prepare", str(mixed), "--model", str(tiny_model), "--out", str(tmp_path / "cache"), "--plain"]
+    assert main([*words, "-W", "32", "-H", "32", "--dtype", "float32", "--buckets"]) == 0
+    cached = config.replace(data=str(tmp_path / "cache"), width=None, buckets=False, output_dir=tmp_path / "cached")
+    assert losses(cached) == pytest.approx(plain, rel=1e-5)
+    with pytest.raises(ConfigError, match="buckets: the cache holds"):
+        sm.train(cached.replace(width=32, height=32, output_dir=tmp_path / "one-size"))
+
+
+def test_a_fine_tuning_that_unlearns_motion_is_stopped(tmp_path: Path) -> None:
+    told: list[Validated] = []
+    config = TrainConfig(
+        stage="motion_module",
+        data="toyworld:3",
+        motion=str(toyworld.motion_file()),
+        output_dir=tmp_path / "gentle",
+        num_frames=4,
+        num_steps=2,
+        batch_size=1,
+        warmup_steps=0,
+        checkpoint_every=1,
+        dialects=("stillmotion",),
+        device="cpu",
+    )
+    sm.train(config, progress=lambda event: told.append(event) if isinstance(event, Validated) else None)
+    assert [event.step for event in told] == [0, 2]
+    before, after = (event.motion or 0.0 for event in told)
+    assert before > 0.2
+    assert after > 0.95 * before
+    broken = config.replace(learning_rate=0.1, ema_decay=0.0, output_dir=tmp_path / "broken")
+    with pytest.raises(MotionDied, match=r"motion_guard \(0\.5\).*motion_guard=0"):
+        sm.train(broken)
+    assert [path.name for path in sorted(broken.output_dir.glob("step-*"))] == ["step-1", "step-2"]
+    assert sm.train(broken.replace(motion_guard=0))
+
+
+def test_tensorboard_has_what_the_metrics_have(config: TrainConfig) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = losses(config)
+    board = EventAccumulator(str(config.output_dir / "tensorboard"))
+    board.Reload()
+    assert [scalar.value for scalar in board.Scalars("loss")] == pytest.approx(found, rel=1e-6)
+    assert [scalar.step for scalar in board.Scalars("validation_loss")] == [3, 6]
 
 
 RUN = """
@@ -176,15 +272,19 @@ def kill_and_go_on(config: TrainConfig, path: Path, times: int) -> None:
     """Train in processes that are killed at random moments, `times` times, and once to the end."""
     path.write_text(config.to_yaml())
     chance = random.Random(0)
+    metrics = config.output_dir / "metrics.jsonl"
     for _ in range(times):
+        before = metrics.stat().st_mtime_ns if metrics.exists() else 0
         process = subprocess.Popen([sys.executable, "-c", RUN, path], stderr=subprocess.PIPE)
         deadline = time.monotonic() + 120
-        while not (config.output_dir / "metrics.jsonl").exists() and process.poll() is None:
+        while not metrics.exists() or metrics.stat().st_mtime_ns == before:  # written when the first step is near
+            assert process.poll() is None
             assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0.0, 1.5))
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, 1.0))
         process.kill()
         process.communicate()
+        assert process.returncode == -signal.SIGKILL  # in the midst of it
     subprocess.run([sys.executable, "-c", RUN, path], check=True, capture_output=True)
 
 
@@ -192,14 +292,15 @@ def kill_and_go_on(config: TrainConfig, path: Path, times: int) -> None:
 def test_killed_at_any_moment_it_ends_bit_for_bit_as_if_it_had_not(
     config: TrainConfig, tmp_path: Path, times: int
 ) -> None:
-    config = config.replace(num_steps=20, checkpoint_every=1)
+    last = 60 * times  # more than is done in the seconds between the kills
+    config = config.replace(num_steps=last, checkpoint_every=1, validate_every=last)
     sm.train(config)
     killed = config.replace(output_dir=tmp_path / "killed")
     kill_and_go_on(killed, tmp_path / "killed.yaml", times)
-    assert_same(weights(killed.output_dir, 20), weights(config.output_dir, 20))
-    assert_same(weights(killed.output_dir, 20, "ema"), weights(config.output_dir, 20, "ema"))
+    assert_same(weights(killed.output_dir, last), weights(config.output_dir, last))
+    assert_same(weights(killed.output_dir, last, "ema"), weights(config.output_dir, last, "ema"))
     steps = [json.loads(line) for line in (killed.output_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in steps if "loss" in line] == list(range(1, 21))
+    assert [line["step"] for line in steps if "loss" in line] == list(range(1, last + 1))
 
 
 def test_sigterm_saves_and_exits_with_zero(config: TrainConfig, tmp_path: Path) -> None:
@@ -300,17 +401,24 @@ def spread(config: TrainConfig, path: Path, processes: int, stop_at: int | None 
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_are_one_training(config: TrainConfig, tmp_path: Path) -> None:
-    """Stopped with two and gone on with one, the losses are those of one process alone."""
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_are_one_training(config: TrainConfig, tmp_path: Path, strategy: str) -> None:
+    """Stopped with two and gone on with one, a run is that of one process alone, of the same micro-batches."""
+    config = config.replace(micro_batch_size=2, sample_every=4, sample_prompts=("a ball",))
     sm.train(config)
-    fewer = config.replace(output_dir=tmp_path / "fewer")
+    fewer = config.replace(output_dir=tmp_path / "fewer", strategy=strategy)
     spread(fewer, tmp_path / "fewer.yaml", 2, stop_at=4)
+    assert sorted(path.name for path in (fewer.output_dir / "samples" / "step-000004").iterdir()) == ["0.mp4", "0.png"]
     sm.train(fewer)
-    assert logged(fewer) == pytest.approx(logged(config), rel=1e-5)
+    assert logged(fewer) == pytest.approx(logged(config), rel=1e-6)
+    ours, theirs = (load_file(run.output_dir / "motion_module.safetensors") for run in (fewer, config))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) <= 1e-6
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_bit_for_bit(config: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_go_on_bit_for_bit(config: TrainConfig, tmp_path: Path, strategy: str) -> None:
+    config = config.replace(strategy=strategy)
     whole, broken = config.replace(output_dir=tmp_path / "whole"), config.replace(output_dir=tmp_path / "broken")
     spread(whole, tmp_path / "whole.yaml", 2)
     spread(broken, tmp_path / "broken.yaml", 2, stop_at=4)

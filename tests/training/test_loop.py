@@ -1,6 +1,8 @@
 """The training loop: it learns, it goes on exactly where it stood, and it stops before harm."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,25 @@ class Fit:
         inputs = torch.randn(32, 8, generator=generator(1, "fit", step))
         wrong = (self.module(inputs) - inputs.flip(1)).square().mean()
         yield Part(wrong * (float("nan") if step == self.poison else 1.0), keys=("clip 7",))
+
+
+class HalfFit(Fit):
+    """The same in half precision, of so large an error that its gradient, scaled up, is too large for that."""
+
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the error, a hundredfold."""
+        with torch.autocast("cpu", torch.float16):
+            for part in super().losses(step):
+                yield replace(part, loss=100 * part.loss)
+
+
+class Cusp(Fit):
+    """A finite loss whose gradient is not a number."""
+
+    def losses(self, step: int) -> Iterator[Part]:
+        """Yield the error and a root at zero."""
+        for part in super().losses(step):
+            yield replace(part, loss=part.loss + (0 * self.module[0].weight).sqrt().sum())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -66,6 +87,38 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_move(tmp_path: Path) 
     with pytest.raises(NonFiniteLoss, match=r"Step 4.*clip 7"):
         next(steps)
     assert all(torch.equal(before[name], value) for name, value in objective.module.state_dict().items())
+
+
+def test_a_scaled_loss_trains_alike_and_goes_on_alike(tmp_path: Path) -> None:
+    config = LoopConfig(num_steps=12, max_grad_norm=1e9, checkpoint_every=5)
+    plain = [done.loss for done in run(Fit(), config, tmp_path / "plain")]
+    scaled = replace(config, scale_loss=True)
+    whole, again = Fit(), Fit()
+    assert [done.loss for done in run(whole, scaled, tmp_path / "scaled")] == pytest.approx(plain, rel=1e-6)
+    for done in run(Fit(), scaled, tmp_path / "broken"):
+        if done.step == 7:
+            break
+    list(run(again, scaled, tmp_path / "broken"))
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[name], value), name
+
+
+def test_steps_whose_gradient_overflows_are_left_out_until_the_scale_fits(tmp_path: Path) -> None:
+    objective = HalfFit()
+    before = objective.module[0].weight.clone()
+    moved = []
+    for done in run(objective, LoopConfig(num_steps=12, scale_loss=True), tmp_path):
+        moved.append(not torch.equal(objective.module[0].weight, before))
+        assert moved[-1] == math.isfinite(done.figures["gradient_norm"])
+    assert not moved[0]
+    assert moved[-1]
+    assert done.figures["loss_scale"] < 2**16
+
+
+def test_a_gradient_that_no_scale_helps_stops_the_run(tmp_path: Path) -> None:
+    steps = run(Cusp(), LoopConfig(num_steps=100, scale_loss=True), tmp_path)
+    with pytest.raises(NonFiniteLoss, match="gradient norm nan"):
+        list(steps)
 
 
 def test_rates_rise_stay_and_fall_to_nothing() -> None:

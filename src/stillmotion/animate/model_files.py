@@ -1,7 +1,6 @@
 """The model files of a job: there, each of its kind, and fit for one another, told from names and shapes alone."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,11 +8,9 @@ from stillmotion.animate.config import TOYWORLD, AnimateConfig
 from stillmotion.checkpoints import FileInfo, inspect
 from stillmotion.config import AdapterFile
 from stillmotion.errors import ConfigError, FileError, MismatchError
-from stillmotion.motion import VARIANTS, Variant
+from stillmotion.motion import ARCHITECTURES, VARIANTS, Variant
+from stillmotion.t2i.naming import named_model
 from stillmotion.toyworld import motion_file, weights_folder
-
-_SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 # What each field takes: the kinds of file that can be it, and what to call it. A LoRA of attention layers alone and a
 # domain adapter are built alike, and some names do not tell which is meant: the field does.
@@ -37,19 +34,7 @@ def adapters_of(config: AnimateConfig) -> list[tuple[str, AdapterFile]]:
 
 def known_model(source: str) -> str:
     """Return the image model's folder, file or hub id; raise `FileError` where it can be none of them."""
-    if source == TOYWORLD:
-        return str(weights_folder())
-    path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / "unet" / "config.json").is_file():
-            raise FileError(
-                f"model: {source} is no diffusers folder (unet/config.json is missing); give the folder that holds "
-                f"model_index.json, a single checkpoint file, or a hub id."
-            )
-        return str(path)
-    if not path.is_file() and (path.suffix.lower() in _SINGLE_FILES or not _HUB_ID.fullmatch(source)):
-        raise FileError(f"model: {source} does not exist; give a diffusers folder, a checkpoint file or a hub id.")
-    return str(path) if path.is_file() else source
+    return str(weights_folder()) if source == TOYWORLD else named_model(source)
 
 
 def motion_path(config: AnimateConfig) -> Path:
@@ -91,13 +76,19 @@ def check_fit(config: AnimateConfig, model: str, files: Mapping[str, FileInfo]) 
             f"motion: {motion.path} is a {variant.name} module for {variant.family} models, but {model} is {family}; "
             f"use a motion module made for this kind of model."
         )
+    attends = ARCHITECTURES[motion.architecture or "transformer"].attends
     positions = motion.num_frames or variant.max_frames
-    if config.num_frames > positions:
+    if attends and config.num_frames > positions:
         raise MismatchError(
             f"num_frames: {config.num_frames} is more than {motion.path.name} can move at once: this {variant.name} "
             f"module has positions for {positions} frames; ask for at most {positions}."
         )
     for role, info in files.items():
+        if role.startswith("motion_loras") and not attends:
+            raise MismatchError(
+                f"{role}: {info.path} updates the attention over frames, but {motion.path} is a {motion.architecture} "
+                f"module and has none; use it with a module of the architecture transformer, or leave it out."
+            )
         if role.startswith("motion_loras") and info.variant == "v2" and not variant.has_mid_block:
             raise MismatchError(
                 f"{role}: {info.path} moves the mid block, as v2 modules do, but {motion.path} is a {variant.name} "

@@ -14,7 +14,7 @@ from stillmotion.checkpoints.loading import KIND_OF, Loaded, build
 from stillmotion.checkpoints.lora_keys import original_lora_stem
 from stillmotion.checkpoints.motion_keys import POSITION_ENDINGS, to_original
 from stillmotion.checkpoints.writing import require_writable, write_pickle, write_tensors, written_beside
-from stillmotion.errors import ConfigError, StillmotionError
+from stillmotion.errors import ConfigError, MismatchError, StillmotionError
 from stillmotion.motion import LoraAdapter, MotionModule
 from stillmotion.motion.variants import NormStatistics
 
@@ -58,7 +58,7 @@ def convert(
     Raises:
         ConfigError: `to` is no dialect, or `out` has no ending of that dialect.
         FileError: `out` exists or cannot be written, or as for `load`.
-        MismatchError: As for `load`.
+        MismatchError: As for `load`, or the dialect cannot hold a motion module of that architecture.
     """
     dialect = _known_dialect(to)
     source = Path(path).expanduser()
@@ -66,6 +66,7 @@ def convert(
     _require_target(target, dialect, overwrite)
     contents = open_contents(source, values=True)
     model = build(contents, variant=variant, motion_norm=motion_norm, num_attention_heads=num_attention_heads)
+    _require_readers(model, dialect)
     stored = any(name.endswith(POSITION_ENDINGS) for name in contents.tensors)
     own = _own(model, dialect)
     if isinstance(model, MotionModule):
@@ -99,9 +100,11 @@ def save(
     Raises:
         ConfigError: `dialect` is unknown, or `path` has no ending of that dialect.
         FileError: `path` exists, or cannot be written.
+        MismatchError: The dialect cannot hold a motion module of that architecture; only "stillmotion" holds each.
     """
     path = Path(path).expanduser()
     _require_target(path, _known_dialect(dialect), overwrite)
+    _require_readers(model, dialect)
     return _write(model, path, _own(model, dialect), metadata=metadata or {}, overwrite=overwrite)
 
 
@@ -161,8 +164,8 @@ def _own(model: Loaded, dialect: Dialect) -> dict[str, Any]:
     """Return what Stillmotion writes into a file about it."""
     own: dict[str, Any] = {"format": OWN_FORMAT, "kind": KIND_OF[type(model)], "dialect": dialect}
     if isinstance(model, MotionModule):
-        own |= {"variant": model.variant.name, "motion_norm": model.variant.motion_norm, "stores_positions": True}
-        own["geometry"] = asdict(model.geometry)
+        own |= {"variant": model.variant.name, "motion_norm": model.variant.motion_norm}
+        own |= {"stores_positions": model.architecture.attends, "geometry": asdict(model.geometry)}
     return own
 
 
@@ -204,6 +207,15 @@ def _known_dialect(name: str) -> Dialect:
         if dialect == name:
             return dialect
     raise ConfigError(f"to: {name!r} is no dialect; expected one of {', '.join(DIALECTS)}.")
+
+
+def _require_readers(model: Loaded, dialect: Dialect) -> None:
+    """Raise `MismatchError` if the programs whose dialect it is could not read the model."""
+    if isinstance(model, MotionModule) and dialect != "stillmotion" and not model.architecture.known_elsewhere:
+        raise MismatchError(
+            f"to: a motion module of the architecture {model.architecture.name} cannot be written as {dialect!r}, since no "
+            f"other program has that architecture; write it as 'stillmotion'."
+        )
 
 
 def _require_target(path: Path, dialect: Dialect, overwrite: bool) -> None:

@@ -12,7 +12,7 @@ from stillmotion.checkpoints.contents import Contents
 from stillmotion.checkpoints.lora_keys import LoraTensors
 from stillmotion.checkpoints.recognition import KINDS, Recognised, recognise
 from stillmotion.errors import FileError, MismatchError
-from stillmotion.motion import VARIANTS, MotionGeometry
+from stillmotion.motion import ARCHITECTURES, VARIANTS, MotionGeometry
 from stillmotion.motion.variants import NormStatistics
 
 V1_POSITIONS, V3_POSITIONS = 24, 32
@@ -94,7 +94,7 @@ def shape_of(contents: Contents, found: Recognised, **known: int) -> MotionGeome
     """Return the sizes that a motion module's tensors tell; `known` fields are taken as given.
 
     Raises:
-        FileError: Its sites make no whole.
+        FileError: Its sites make no whole, or Stillmotion wrote that they are built otherwise.
     """
     assert found.motion is not None
     own = _own_geometry(contents)
@@ -107,9 +107,11 @@ def shape_of(contents: Contents, found: Recognised, **known: int) -> MotionGeome
         )
     except MismatchError as error:
         raise FileError(f"{contents.path} holds part of a motion module only. {error}") from error
+    _require_architecture(contents, geometry)
     if geometry.has_up_blocks != own.get("has_up_blocks", True):
         raise FileError(f"{contents.path} holds part of a motion module only: nothing for the UNet's way up.")
-    if geometry.attentions_per_block != own.get("attentions_per_block", 2):
+    attends = ARCHITECTURES[geometry.architecture].attends
+    if attends and geometry.attentions_per_block != own.get("attentions_per_block", 2):
         raise FileError(f"{contents.path} has one temporal attention per block, where motion modules have two.")
     return geometry
 
@@ -172,6 +174,19 @@ def _own_geometry(contents: Contents) -> Mapping[str, Any]:
     return geometry if isinstance(geometry, Mapping) else {}
 
 
+def _require_architecture(contents: Contents, geometry: MotionGeometry) -> None:
+    """Raise `FileError` if the tensors are of another architecture than was written; files say none before it was told."""
+    told = _own_geometry(contents).get("architecture", geometry.architecture)
+    if told not in ARCHITECTURES:
+        raise FileError(
+            f"{contents.path} says architecture {told!r}; known are {', '.join(ARCHITECTURES)}. Update to read it."
+        )
+    if told != geometry.architecture:
+        raise FileError(
+            f"{contents.path} says that it is a {told} module, but holds a {geometry.architecture}; fetch it again."
+        )
+
+
 def _one_number(value: Any, name: str, contents: Contents) -> int:
     """Return the number, or the one that a list repeats; configs may give one per level."""
     numbers = set(value) if isinstance(value, list | tuple) else {value}
@@ -181,7 +196,8 @@ def _one_number(value: Any, name: str, contents: Contents) -> int:
 
 
 def _require_divisible(contents: Contents, geometry: MotionGeometry) -> None:
-    for name in _UNTOLD:
+    attends = ARCHITECTURES[geometry.architecture].attends
+    for name in _UNTOLD if attends else ("norm_num_groups",):
         number = getattr(geometry, name)
         odd = [width for width in geometry.block_out_channels if width % number]
         if odd:

@@ -14,6 +14,7 @@ from stillmotion.checkpoints.files import sha256
 from stillmotion.checkpoints.identity import has_positions, identify, shape_of, variant_of
 from stillmotion.checkpoints.motion_keys import POSITION_ENDINGS
 from stillmotion.checkpoints.recognition import KINDS, TEXT_WIDTHS, Recognised
+from stillmotion.motion import ARCHITECTURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,9 @@ class FileInfo:
     variant: str | None = None
     """The motion module's variant, or the image model's family; None where the file does not tell."""
 
+    architecture: str | None = None
+    """What a motion module is built of: one of `ARCHITECTURES`."""
+
     dialect: str | None = None
     """Whose names the tensors bear."""
 
@@ -39,7 +43,7 @@ class FileInfo:
     """Channels of the UNet's levels that a motion module is made for."""
 
     num_frames: int | None = None
-    """Positions that a motion module has: the most frames it moves at once."""
+    """Positions that a motion module has: the most frames it moves at once. A temporal_conv has none, and no such bound."""
 
     rank: int | None = None
     """The largest rank of a LoRA."""
@@ -68,6 +72,7 @@ class FileInfo:
     def __str__(self) -> str:
         """Return what it is, in a clause: "a MotionLoRA (rank 64)"."""
         inside = [f"variant {self.variant}"] if self.variant else []
+        inside += [self.architecture] if self.architecture not in (None, "transformer") else []
         inside += [f"rank {self.rank}"] if self.rank else []
         return KINDS.get(self.kind, self.kind) + (f" ({', '.join(inside)})" if inside else "")
 
@@ -129,8 +134,12 @@ def _sizes(contents: Contents, found: Recognised) -> dict[str, Any]:
     if found.kind != "motion_module" or found.motion is None:
         return {}
     geometry = shape_of(contents, found)
-    positions = geometry.max_frames if has_positions(contents, found) else None
-    return {"widths": geometry.block_out_channels, "num_frames": positions}
+    bounded = ARCHITECTURES[geometry.architecture].attends and has_positions(contents, found)
+    return {
+        "widths": geometry.block_out_channels,
+        "num_frames": geometry.max_frames if bounded else None,
+        "architecture": geometry.architecture,
+    }
 
 
 def _alpha(found: Recognised) -> float | None:

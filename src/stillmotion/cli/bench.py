@@ -1,11 +1,16 @@
-"""`bench step` and `bench plug`: timings against diffusers on this machine."""
+"""`bench step`, `bench plug` and `bench train`: timings against others' ways of doing the same, on this machine."""
 
 import argparse
 import statistics
+from typing import TYPE_CHECKING
 
 from stillmotion.cli.parsing import Parser
 from stillmotion.cli.screen import Screen
 from stillmotion.cli.verb import Verb
+from stillmotion.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stillmotion.bench import TrainTiming
 
 SIZES = ("sd15", "half", "tiny")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -69,6 +74,87 @@ def _plug(arguments: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
+def _train_arguments(parser: Parser) -> None:
+    parser.add_argument("--size", choices=SIZES, default="half", help="Widths of the models: SD 1.5's or less. [half]")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="What the UNet computes in; weights are kept in float32. [float32]",
+    )
+    parser.add_argument("--pairs", type=int, default=5, metavar="N", help="How many steps of each, in turn. [5]")
+    parser.add_argument("--frames", type=int, default=16, metavar="N", help="Frames of a clip. [16]")
+    parser.add_argument("--pixels", type=int, default=256, metavar="N", help="Side of a frame in pixels. [256]")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="Clips of a step. [1]")
+    parser.add_argument("--threads", type=int, metavar="N", help="Threads; PyTorch's own number by default.")
+    parser.add_argument("--no-memory", action="store_true", help="Leave out the measuring of peak memory.")
+
+
+def _train(arguments: argparse.Namespace, screen: Screen) -> int:
+    from stillmotion.bench import TrainShape, bench_train
+
+    shape = TrainShape(
+        size=arguments.size,
+        num_frames=arguments.frames,
+        pixels=arguments.pixels,
+        batch_size=arguments.batch_size,
+        dtype=arguments.dtype,
+    )
+    if arguments.pairs < 1:
+        raise ConfigError(f"--pairs: expected an integer >= 1, got {arguments.pairs}")
+    screen.note(f"timing {arguments.pairs} pairs of training steps at size {shape.size} …")
+    timing = bench_train(shape, pairs=arguments.pairs, num_threads=arguments.threads, memory=not arguments.no_memory)
+    screen.facts([*_train_facts(timing), *_memory_facts(timing)])
+    return 0
+
+
+def _train_facts(timing: "TrainTiming") -> list[tuple[str, str]]:
+    from stillmotion.bench.models import SIZES as WIDTHS
+    from stillmotion.bench.models import TEXT_SIZES, VAE_WIDTHS
+
+    shape = timing.shape
+    unet, vae = ("-".join(map(str, widths[shape.size])) for widths in (WIDTHS, VAE_WIDTHS))
+    width, layers = TEXT_SIZES[shape.size]
+    ratios = [b / a for a, b in zip(timing.ours, timing.theirs, strict=True)]
+    rates = [
+        f"{timing.clips_per_second(seconds):.3f} clips/s, {statistics.median(seconds):.3f} s a step, the median of "
+        f"{len(seconds)}"
+        for seconds in (timing.ours, timing.theirs)
+    ]
+    return [
+        ("step", f"motion module, {timing.num_parameters:,} numbers trained; {_shape_of(timing)}"),
+        ("models", f"{shape.size}: UNet {unet}, VAE {vae}, text {width} in {layers} layers; random weights"),
+        ("stillmotion", f"{rates[0]}; latents from the cache"),
+        ("plain loop", f"{rates[1]}; VAE and text encoder at every step"),
+        ("faster", f"{timing.ratio:.2f} times, the median of the pairs ({min(ratios):.2f} to {max(ratios):.2f})"),
+        ("cache", f"{timing.cached_frames} frames encoded once, in {timing.cache_seconds:.1f} s"),
+    ]
+
+
+def _memory_facts(timing: "TrainTiming") -> list[tuple[str, str]]:
+    from stillmotion.bench.memory import STAGE
+
+    plain, checkpointed = timing.plain_memory, timing.checkpointed_memory
+    if plain is None or checkpointed is None:
+        return []
+    peaks = [
+        f"{kept.peak / 1e9:.2f} GB at the peak of a step, {(kept.peak - kept.before) / 1e9:.2f} GB of it since before"
+        for kept in (plain, checkpointed)
+    ]
+    return [
+        ("memory", f"MotionLoRA of rank {STAGE.rank}; {_shape_of(timing)}; all weights {plain.weights / 1e9:.2f} GB"),
+        ("without", f"{peaks[0]}; no gradient checkpointing"),
+        ("with", f"{peaks[1]}; gradient checkpointing"),
+        ("less", f"{checkpointed.peak / plain.peak:.2f} of the peak"),
+    ]
+
+
+def _shape_of(timing: "TrainTiming") -> str:
+    shape = timing.shape
+    clips = f"{shape.batch_size} clip{'s' * (shape.batch_size != 1)} of {shape.num_frames} frames"
+    return f"{clips}, {shape.pixels}x{shape.pixels}, {shape.dtype}, {timing.num_threads} threads"
+
+
 VERBS = {
     "bench step": Verb(
         description="Time a denoising step against diffusers' UNetMotionModel: same weights, dtype and threads, run "
@@ -80,5 +166,14 @@ VERBS = {
         description="Time sm.plug against UNetMotionModel.from_unet2d, and count the bytes of weights that each copies.",
         add_arguments=_plug_arguments,
         run=_plug,
+    ),
+    "bench train": Verb(
+        description="Time an optimizer step on cached latents against a plain loop that encodes each step with the VAE and "
+        "the text encoder, as the reference trainer does: same models, same clips, run in turn, the median of the pairs' "
+        "ratios. Decoding is charged to neither."
+        "\n\nThen the peak memory of a step with and without gradient checkpointing, each in a process of its own. It is a "
+        "MotionLoRA's, whose gradients and moments are small, so that activations are what is measured.",
+        add_arguments=_train_arguments,
+        run=_train,
     ),
 }

@@ -39,6 +39,7 @@ VERBS = {
     "toyworld score": Entry("stillmotion.cli.toyworld", "Measure how often clips show what their captions say."),
     "bench step": Entry("stillmotion.cli.bench", "Time a denoising step against diffusers' motion UNet."),
     "bench plug": Entry("stillmotion.cli.bench", "Time plugging in against building diffusers' motion UNet."),
+    "bench train": Entry("stillmotion.cli.bench", "Time a training step on cached latents against encoding each step."),
 }
 
 

@@ -26,9 +26,10 @@ GROUPS = {
         "width",
         "height",
         "short_clips",
+        "buckets",
         "horizontal_flip",
     ],
-    "models": ["model", "vae", "motion", "variant", "domain_adapter", "rank"],
+    "models": ["model", "vae", "motion", "variant", "architecture", "domain_adapter", "rank"],
     "steps": [
         "num_steps",
         "batch_size",
@@ -39,7 +40,15 @@ GROUPS = {
         "ema_decay",
     ],
     "loss": ["caption_dropout", "snr_gamma", "noise_offset", "appearance_debias"],
-    "output": ["output_dir", "checkpoint_every", "validate_every", "sample_every", "sample_prompts", "dialects"],
+    "output": [
+        "output_dir",
+        "checkpoint_every",
+        "validate_every",
+        "motion_guard",
+        "sample_every",
+        "sample_prompts",
+        "dialects",
+    ],
     "machine": ["device", "precision", "gradient_checkpointing", "num_workers"],
 }
 
@@ -77,7 +86,8 @@ class TrainView:
                 f"loss {self._loss:.4f}, {rate:.2f} clips/s, {waiting:.0%} reading",
             )
         elif isinstance(event, Validated):
-            self._screen.note(f"step {event.step}: validation loss {event.loss:.4f}")
+            motion = "" if event.motion is None else f", motion {event.motion:.3f}"
+            self._screen.note(f"step {event.step}: validation loss {event.loss:.4f}{motion}")
         elif isinstance(event, Sampled):
             self._screen.note(f"step {event.step}: {event.path}")
         elif isinstance(event, Saved):

@@ -74,9 +74,19 @@ def recipe_on_cache(recipe: ClipRecipe, header: CacheHeader) -> ClipRecipe:
         raise ConfigError(
             f"width, height: the cache is of {header.width}x{header.height}, got {recipe.width}x{recipe.height}"
         )
+    if bool(recipe.buckets) != bool(header.buckets) or (recipe.buckets and recipe.sizes != header.buckets):
+        held = f"the sizes {_told(header.buckets)}" if header.buckets else "one size"
+        raise ConfigError(
+            f"buckets: the cache holds {held}, got {_told(recipe.sizes) if recipe.buckets else 'none'}; prepare the clips "
+            "again, or leave it to the cache"
+        )
     if recipe.horizontal_flip:
         raise ConfigError("horizontal_flip: a cache holds no mirrored pictures; leave it off, or train from the clips")
     return recipe.replace(frame_stride=recipe.frame_stride // header.keep_every)
+
+
+def _told(sizes: Sequence[Size]) -> str:
+    return ", ".join(f"{width}x{height}" for width, height in sizes)
 
 
 @final

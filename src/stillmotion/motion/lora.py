@@ -53,8 +53,10 @@ def new_adapter(
 ) -> Adapter:
     """Return an untrained adapter of those linear layers: random factors down, zero factors up, so it changes nothing.
 
-    Raises `MismatchError` for a rank under 1 or over a layer's size.
+    Raises `MismatchError` for a rank under 1 or over a layer's size, and where there is no layer to update.
     """
+    if not paths:
+        raise MismatchError(f"There is no layer here that a {kind.__name__} could update; expected one at least.")
     weights = {}
     for path in paths:
         outputs, inputs = root.get_submodule(path).weight.shape  # type: ignore[misc]

@@ -1,26 +1,25 @@
 """The motion module: a temporal transformer per site of an image UNet (paper §4.2). It knows nothing of UNets.
 
 Tokens stay where they are: (batch, frames, height·width, channels) from entrance to exit; only the small attention over
-frames looks along another axis. Parameters are named as in diffusers' `MotionAdapter`.
+frames looks along another axis. Parameters are named as in diffusers' `MotionAdapter`. In the transformer's place may
+stand the convolutions of `convolution.py`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stillmotion.errors import MismatchError
+from stillmotion.motion.architectures import ARCHITECTURES, Architecture
+from stillmotion.motion.convolution import TemporalConvolution
+from stillmotion.motion.geometry import MotionGeometry
+from stillmotion.motion.site import MotionSite, Tokens
 from stillmotion.motion.variants import VARIANTS, NormStatistics, Variant
-
-Tokens = Float[Tensor, "batch frames places channels"]
-Features = Float[Tensor, "images channels height width"]
 
 
 def sinusoidal_positions(length: int, channels: int) -> Float[Tensor, "1 length channels"]:
@@ -31,57 +30,6 @@ def sinusoidal_positions(length: int, channels: int) -> Float[Tensor, "1 length 
     table[0, :, 0::2] = torch.sin(position * rate)
     table[0, :, 1::2] = torch.cos(position * rate)
     return table
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionGeometry:
-    """The sizes of a motion module: what its tensors' shapes tell, and the number of heads, which they do not."""
-
-    block_out_channels: tuple[int, ...]
-    """Channels of the UNet's levels, from the finest."""
-    layers_per_block: int = 2
-    has_mid_block: bool = False
-    max_frames: int = 32
-    """Rows of the positional encoding."""
-    num_attention_heads: int = 8
-    attentions_per_block: int = 2
-    """Temporal self-attentions in a transformer block; SparseCtrl has one."""
-    has_up_blocks: bool = True
-    """SparseCtrl's encoder has none."""
-    norm_num_groups: int = 32
-
-    def sites(self) -> dict[str, int]:
-        """Return the channels of every site by its name, in the order of a UNet's forward pass."""
-        widths, layers = self.block_out_channels, self.layers_per_block
-        found = {f"down_blocks.{i}.motion_modules.{j}": c for i, c in enumerate(widths) for j in range(layers)}
-        if self.has_mid_block:
-            found["mid_block.motion_modules.0"] = widths[-1]
-        if self.has_up_blocks:
-            upward = enumerate(reversed(widths))
-            found |= {f"up_blocks.{i}.motion_modules.{j}": c for i, c in upward for j in range(layers + 1)}
-        return found
-
-    @classmethod
-    def from_shapes(cls, shapes: Mapping[str, Sequence[int]], **known: Any) -> "MotionGeometry":
-        """Return the geometry of tensors named as this module names them; `known` fields are taken as given."""
-        widths: dict[int, int] = {}
-        layers = 0
-        for name, shape in shapes.items():
-            if found := re.fullmatch(r"down_blocks\.(\d+)\.motion_modules\.(\d+)\.proj_in\.weight", name):
-                widths[int(found[1])], layers = shape[0], max(layers, int(found[2]) + 1)
-        if sorted(widths) != list(range(len(widths))) or not widths:
-            raise MismatchError(f"Motion modules sit at levels {sorted(widths)}; expected every level from 0 on.")
-        encodings = [shape[1] for name, shape in shapes.items() if name.endswith("pos_embed.pe")]
-        read: dict[str, Any] = {
-            "block_out_channels": tuple(widths[level] for level in sorted(widths)),
-            "layers_per_block": layers,
-            "has_mid_block": any(name.startswith("mid_block.") for name in shapes),
-            "has_up_blocks": any(name.startswith("up_blocks.") for name in shapes),
-            "attentions_per_block": 2 if any(".attn2." in name for name in shapes) else 1,
-        }
-        if encodings:
-            read["max_frames"] = min(encodings)
-        return cls(**(read | known))
 
 
 class PositionalEncoding(nn.Module):
@@ -171,38 +119,21 @@ class TemporalBlock(nn.Module):
         return tokens + self.ff(self.norm3(tokens))
 
 
-class TemporalTransformer(nn.Module):
-    """One site: normalise, project, attend over frames, project back, add. Zero at birth, so that it changes nothing."""
+class TemporalTransformer(MotionSite):
+    """One site of the architecture "transformer", the paper's: one transformer block, with attention over frames."""
 
-    def __init__(self, channels: int, geometry: MotionGeometry, motion_norm: NormStatistics) -> None:
-        super().__init__()
-        self.motion_norm = motion_norm
-        self.norm = nn.GroupNorm(geometry.norm_num_groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels)
-        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, geometry)])
-        self.proj_out = nn.Linear(channels, channels)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
-        self.gradient_checkpointing = False
+    architecture = ARCHITECTURES["transformer"]
 
-    def forward(self, features: Features, num_frames: int) -> Features:
-        """Return the features of the frames after they have seen each other; the frames of a clip are adjacent."""
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._forward, features, num_frames, use_reentrant=False)
-        return self._forward(features, num_frames)
+    @staticmethod
+    def new_blocks(channels: int, geometry: MotionGeometry) -> list[nn.Module]:
+        """Return the transformer block."""
+        return [TemporalBlock(channels, geometry)]
 
-    def _forward(self, features: Features, num_frames: int) -> Features:
-        height = features.shape[2]
-        if self.motion_norm == "across_frames":
-            clips = rearrange(features, "(b f) c h w -> b c (f h) w", f=num_frames)
-            normed = rearrange(self.norm(clips), "b c (f h) w -> b f (h w) c", f=num_frames)
-        else:
-            normed = rearrange(self.norm(features), "(b f) c h w -> b f (h w) c", f=num_frames)
-        tokens = self.proj_in(normed)
-        for block in self.transformer_blocks:
-            tokens = block(tokens)
-        moved = rearrange(self.proj_out(tokens), "b f (h w) c -> (b f) c h w", h=height)
-        return features + moved
+
+SITES: Mapping[str, type[MotionSite]] = {
+    site.architecture.name: site for site in (TemporalTransformer, TemporalConvolution)
+}
+"""What stands at every site, by architecture."""
 
 
 class SiteBlock(nn.Module):
@@ -210,7 +141,8 @@ class SiteBlock(nn.Module):
 
     def __init__(self, channels: Sequence[int], geometry: MotionGeometry, motion_norm: NormStatistics) -> None:
         super().__init__()
-        self.motion_modules = nn.ModuleList([TemporalTransformer(c, geometry, motion_norm) for c in channels])
+        site = SITES[geometry.architecture]
+        self.motion_modules = nn.ModuleList([site(c, geometry, motion_norm) for c in channels])
 
 
 class MotionModule(nn.Module):
@@ -230,26 +162,51 @@ class MotionModule(nn.Module):
 
     @classmethod
     def from_variant(
-        cls, name: str, *, block_out_channels: Sequence[int], motion_norm: NormStatistics | None = None, **geometry: Any
+        cls,
+        name: str,
+        *,
+        block_out_channels: Sequence[int],
+        architecture: str = "transformer",
+        motion_norm: NormStatistics | None = None,
+        **geometry: Any,
     ) -> "MotionModule":
         """Return an untrained module of a named variant, which changes nothing until it is trained.
 
-        `geometry` gives further fields of `MotionGeometry`. Raises `MismatchError` for an unknown name.
+        `architecture` is one of `ARCHITECTURES`; `geometry` gives further fields of `MotionGeometry`. Raises
+        `MismatchError` for an unknown name of either.
         """
         if name not in VARIANTS:
             raise MismatchError(f"Motion module variant {name!r} is unknown; expected one of {', '.join(VARIANTS)}.")
+        if architecture not in ARCHITECTURES:
+            raise MismatchError(
+                f"Motion module architecture {architecture!r} is unknown; expected one of {', '.join(ARCHITECTURES)}."
+            )
         variant = VARIANTS[name]
         known = {"has_mid_block": variant.has_mid_block, "max_frames": variant.max_frames} | geometry
+        known |= {"architecture": architecture}
         return cls(
             MotionGeometry(block_out_channels=tuple(block_out_channels), **known), variant, motion_norm=motion_norm
         )
 
-    def sites(self) -> dict[str, TemporalTransformer]:
-        """Return the temporal transformers by name, in the order of a UNet's forward pass."""
+    def sites(self) -> dict[str, MotionSite]:
+        """Return what stands at every site by name, in the order of a UNet's forward pass."""
         found = {name: self.get_submodule(name) for name in self.geometry.sites()}
-        return {name: site for name, site in found.items() if isinstance(site, TemporalTransformer)}
+        return {name: site for name, site in found.items() if isinstance(site, MotionSite)}
 
     @property
-    def max_frames(self) -> int:
-        """Return how many positions the module has: no clip, or window of one, can be longer."""
-        return self.geometry.max_frames
+    def architecture(self) -> Architecture:
+        """Return what the module is built of."""
+        return ARCHITECTURES[self.geometry.architecture]
+
+    @property
+    def max_frames(self) -> int | None:
+        """Return how many positions the module has: no clip, or window of one, can be longer. None bounds nothing."""
+        return self.geometry.max_frames if self.architecture.attends else None
+
+    def require_attention(self) -> None:
+        """Raise `MismatchError` unless the module has what a MotionLoRA updates: attention over frames (paper §4.3)."""
+        if not self.architecture.attends:
+            raise MismatchError(
+                f"A MotionLoRA updates the attention over frames, and this {self.architecture.name} module has none; "
+                f"use it with a module of the architecture transformer, or leave it out."
+            )

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stillmotion.errors import MismatchError
-from stillmotion.motion.lora import AppliedLora, LoraAdapter
-from stillmotion.motion.module import MotionModule, TemporalTransformer
+from stillmotion.motion.lora import AppliedLora, LoraAdapter, MotionLora
+from stillmotion.motion.module import MotionModule
+from stillmotion.motion.site import MotionSite
 
 
 @dataclass
@@ -87,10 +88,13 @@ class Plugged:
     def add(self, adapter: LoraAdapter, strength: float = 1.0) -> None:
         """Add a MotionLoRA to the motion module or a domain adapter to the UNet: W + strength · up · down.
 
-        Stored weights stay as they are. Raises `MismatchError` if a layer is missing or of another size.
+        Stored weights stay as they are. Raises `MismatchError` if a layer is missing or of another size, or if the motion
+        module has no attention for a MotionLoRA to update.
         """
         if id(adapter) in self._loras:
             raise MismatchError(f"{adapter} is added already; change it by `set_strength`.")
+        if isinstance(adapter, MotionLora):
+            self.motion.require_attention()
         self._loras[id(adapter)] = AppliedLora(self.unet, adapter, strength)
 
     def set_strength(self, adapter: LoraAdapter, strength: float) -> None:
@@ -153,14 +157,16 @@ def _checked(unet: nn.Module, motion: MotionModule, num_frames: int) -> UNet2DCo
 
 
 def _check_frames(motion: MotionModule, num_frames: int) -> None:
-    if not 1 <= num_frames <= motion.max_frames:
+    if num_frames < 1:
+        raise MismatchError(f"num_frames is {num_frames}, expected 1 or more.")
+    if motion.max_frames is not None and num_frames > motion.max_frames:
         raise MismatchError(
             f"num_frames is {num_frames}, but this {motion.variant.name} module has positions for 1 to "
             f"{motion.max_frames} frames."
         )
 
 
-def _motion_hook(site: TemporalTransformer, frames: FrameCount) -> Any:
+def _motion_hook(site: MotionSite, frames: FrameCount) -> Any:
     def move(layer: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
         features = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
         if features.shape[0] % frames.num_frames:

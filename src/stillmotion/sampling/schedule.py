@@ -52,6 +52,13 @@ class Diffusion:
         signal, spread = self.signal_and_noise(timesteps, latents)
         return signal * noise - spread * latents
 
+    def clean(self, noisy: Tensor, predicted: Tensor, timesteps: Int[Tensor, "batch"]) -> Tensor:
+        """Return the clean latents z_0 that the prediction stands for at z_t: `target`, solved for them."""
+        signal, spread = self.signal_and_noise(timesteps, noisy)
+        if self.prediction_type == "epsilon":
+            return (noisy - spread * predicted) / signal
+        return signal * noisy - spread * predicted
+
     def min_snr_weight(self, timesteps: Int[Tensor, "batch"], gamma: float) -> Float[Tensor, "batch"]:
         """Return what each clip's loss is multiplied by: min(SNR, γ) / SNR for ε, over SNR + 1 for v (Hang et al. 2023)."""
         kept = self.alphas_cumprod.to(timesteps.device)[timesteps].double()

@@ -2,7 +2,7 @@
 
 A cartoon: dark outlines, cel shading, a face on the leading side, and round every moving object a cue that tells its
 motion in a still (`docs/decisions/` says why): orange streaks behind what rolls right, aqua ones behind what rolls
-left, white strokes under what bounces, a pink ring round the two-tone body of what spins, yellow rays round what grows.
+left, white strokes under what bounces, a pink ring round what spins, yellow rays round what grows.
 """
 
 import math
@@ -219,9 +219,6 @@ def _paint_object(canvas: Canvas, look: Look, pose: dict[str, Tensor], motion: T
     away = (canvas.x - pose["x"] + canvas.y - pose["y"]) / pose["radius"]
     canvas.paint(dark, torch.maximum(body, (0.72 - away) * pose["radius"]) + flat, rows)
     canvas.paint(light, torch.maximum(body + 0.012, (away + 0.95) * pose["radius"]) + flat, rows)
-    spins = (motion == SPINNING)[:, None, None]
-    half = torch.maximum(body, x * pose["radius"])  # the two-tone body of what spins: one half pale
-    canvas.paint(colour * 0.25 + 0.75, torch.where(spins, half, 1.0), rows)
     _paint_face(canvas, (x, y), pose["radius"], motion, rows)
 
 

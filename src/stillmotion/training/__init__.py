@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stillmotion.training.events import Trained as Trained
     from stillmotion.training.events import TrainEvent as TrainEvent
     from stillmotion.training.events import Validated as Validated
+    from stillmotion.training.guard import MotionDied as MotionDied
     from stillmotion.training.job import train as train
     from stillmotion.training.job import training as training
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stillmotion.data import ClipRecipe, ClipSource, LatentCache, Quarantine, fit, positions
-from stillmotion.data.sampling import flipped, long_enough
+from stillmotion.data.sampling import flipped, long_enough, nearest_size
 from stillmotion.errors import FileError
 from stillmotion.seeding import generator
 from stillmotion.t2i import T2I
@@ -42,11 +42,12 @@ def from_cache(cache: LatentCache) -> Footage:
 
 
 def from_clips(source: ClipSource, t2i: T2I, recipe: ClipRecipe) -> Footage:
-    """Return clips that are decoded, fitted to the recipe's size, and seen through the VAE when they are asked for."""
+    """Return clips that are decoded, fitted to a size of the recipe, and seen through the VAE when they are asked for."""
 
     def moments(index: int, frames: Sequence[int], mirrored: bool) -> Moments:
-        pixels = fit(source.frames(index, frames), recipe.width, recipe.height, flip=mirrored)
-        posterior = t2i.posterior(pixels)
+        pictures = source.frames(index, frames)
+        width, height = nearest_size(pictures.shape[2], pictures.shape[1], recipe.sizes)
+        posterior = t2i.posterior(fit(pictures, width, height, flip=mirrored))
         return posterior.mean.float().cpu(), posterior.logvar.float().cpu()
 
     return Footage(source, moments)

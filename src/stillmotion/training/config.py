@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from stillmotion.config import AdapterFile, Config, Limits
 from stillmotion.errors import ConfigError
 from stillmotion.motion import VARIANTS
+from stillmotion.motion.architectures import ArchitectureName
 
 StageName = Literal["domain_adapter", "motion_module", "motion_lora"]
 Dialect = Literal["stillmotion", "original", "diffusers", "comfyui"]
@@ -43,6 +44,9 @@ class TrainConfig(Config):
     variant: Annotated[str | None, Limits(choices=tuple(VARIANTS))] = None
     """Which variant a new motion module is (v3 by default), or a file that does not say."""
 
+    architecture: ArchitectureName | None = None
+    """What a new motion module is made of: transformer by default, or temporal_conv, the paper's comparison."""
+
     domain_adapter: AdapterFile | None = None
     """A domain adapter that is at work, frozen, while motion is learnt: a file or file:strength."""
 
@@ -60,6 +64,9 @@ class TrainConfig(Config):
 
     short_clips: Literal["skip", "loop", "stretch"] = "skip"
     """What happens to a clip that is shorter than a training clip."""
+
+    buckets: bool = False
+    """Whether clips keep about their own shape, from 1:2 to 2:1, at the area of width and height; a cache knows its own."""
 
     horizontal_flip: bool = False
     """Whether half of the clips are mirrored; refused where captions or a directional motion would lie."""
@@ -109,8 +116,11 @@ class TrainConfig(Config):
     appearance_debias: Annotated[float, Limits(minimum=0)] = 0.0
     """Weight of MotionDirector's appearance-debiased loss, for MotionLoRAs; 0 leaves it out."""
 
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the models compute in; what is trained is kept in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the models compute in; what is trained is kept in float32, and float16 scales the loss."""
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: each with all that is trained, or each with a part of it."""
 
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
@@ -121,14 +131,17 @@ class TrainConfig(Config):
     validate_every: Annotated[int, Limits(minimum=1)] = 200
     """Steps between validations: fixed clips, fixed noise, eight timesteps."""
 
+    motion_guard: Annotated[float, Limits(minimum=0, maximum=1)] = 0.5
+    """A fine-tuning ends where less than this share of the motion of the validation clips is left; 0 lets it go on."""
+
     sample_every: Annotated[int | None, Limits(minimum=1)] = None
     """Steps between sample clips; none are made by default."""
 
     sample_prompts: tuple[str, ...] = ()
     """What the sample clips show; the captions of the first clips by default."""
 
-    dialects: tuple[Dialect, ...] = ("stillmotion", "original", "diffusers", "comfyui")
-    """What the trained weights are written as."""
+    dialects: tuple[Dialect, ...] | None = None
+    """What the trained weights are written as; by default all that can hold them."""
 
     save_dtype: Literal["float16", "float32"] = "float16"
     """How the numbers of the trained files are held."""
@@ -147,22 +160,29 @@ class TrainConfig(Config):
 
     def check(self) -> None:
         """Refuse what only several fields together make wrong."""
-        problems = []
-        if self.stage == "motion_lora" and self.motion is None and self.model != "toyworld":
-            problems.append("motion: a MotionLoRA is trained for a motion module; give its file")
-        if self.stage == "domain_adapter" and self.motion is not None:
-            problems.append("motion: a domain adapter is trained without a motion module; leave it out")
-        if self.stage == "domain_adapter" and self.domain_adapter is not None:
-            problems.append("domain_adapter: this is what the stage trains; leave it out")
-        if self.stage == "motion_module" and self.rank is not None:
-            problems.append("rank: a motion module is trained whole; leave it out")
-        if self.appearance_debias and self.stage != "motion_lora":
-            problems.append("appearance_debias: expected 0 where no MotionLoRA is trained")
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            problems.append(
-                f"micro_batch_size: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch_size}"
-            )
-        if self.horizontal_flip and self.stage == "motion_lora":
-            problems.append("horizontal_flip: a mirrored clip moves the other way; leave it off for a MotionLoRA")
-        if problems:
+        adapter, module, lora = (self.stage == name for name in get_args(StageName))
+        fsdp, parts = self.strategy == "fsdp", self.micro_batch_size or 1
+        rules = (
+            (
+                lora and self.motion is None and self.model != "toyworld",
+                "motion: a MotionLoRA is trained for a motion module; give its file",
+            ),
+            (adapter and self.motion, "motion: a domain adapter is trained without a motion module; leave it out"),
+            (adapter and self.domain_adapter, "domain_adapter: this is what the stage trains; leave it out"),
+            (module and self.rank, "rank: a motion module is trained whole; leave it out"),
+            (not module and self.architecture, "architecture: a motion module's; leave it out for a LoRA"),
+            (not lora and self.appearance_debias, "appearance_debias: expected 0 where no MotionLoRA is trained"),
+            (
+                self.batch_size % parts,
+                f"micro_batch_size: expected a divisor of batch_size {self.batch_size}, got {parts}",
+            ),
+            (
+                lora and self.horizontal_flip,
+                "horizontal_flip: a mirrored clip moves the other way; leave it off for a MotionLoRA",
+            ),
+            (fsdp and not module, "strategy: fsdp parts a motion module; a LoRA is small enough for ddp"),
+            (fsdp and self.precision == "float16", "precision: fsdp computes in float32 or bfloat16"),
+            (fsdp and self.buckets, "buckets: with fsdp all processes compute clips of one size; leave them off"),
+        )
+        if problems := [said for broken, said in rules if broken]:
             raise ConfigError("\n".join(problems))

@@ -55,6 +55,36 @@ def appearance_debiased(values: Latents) -> Latents:
     return 2**0.5 * values - values[:, :, :1]
 
 
+def shared_motion(predicted: Latents, true: Latents) -> float:
+    """Return how far a prediction moves as the clips do: the cosine between both changes from frame to frame, at most 1.
+
+    0 where the prediction stands still, or changes without regard to the clips.
+    """
+    ours, theirs = (clip.float().diff(dim=2).flatten() for clip in (predicted, true))
+    return float(torch.cosine_similarity(ours, theirs, dim=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """How well fixed clips are denoised."""
+
+    loss: float
+    """Mean squared error over all timesteps."""
+    motion: float | None
+    """`shared_motion` over the noisier half of them, where motion is made and not copied; None of single frames."""
+
+
+@dataclass(frozen=True)
+class _Denoised:
+    """A batch, noised and looked at by the model."""
+
+    latents: Latents
+    noisy: Latents
+    predicted: Latents
+    target: Latents
+    timesteps: Int[Tensor, "batch"]
+
+
 @dataclass
 class StageObjective:
     """Predicting the noise of clips: paper Eq. 2 on single frames, Eq. 7 on clips; one timestep per clip."""
@@ -74,40 +104,49 @@ class StageObjective:
     world: World = field(default_factory=World)
 
     def losses(self, step: int) -> Iterator[Part]:
-        """Yield the step's loss by micro-batches; it is the mean over the whole batch, however that is cut."""
-        mine, timesteps = self.world.slots(self.batch_size), self._timesteps(step)
-        for start in range(0, len(mine), self.micro_batch_size):
-            slots = mine[start : start + self.micro_batch_size]
-            batch = [self.fetch(step * self.batch_size + slot) for slot in slots]
-            noise = [
-                self.weighing.noise(
-                    clip.latents.unsqueeze(0), generator(self.seed, "noise", step * self.batch_size + slot)
-                )
-                for slot, clip in zip(slots, batch, strict=True)
-            ]
-            each = self._errors(batch, torch.cat(noise), timesteps[list(slots)])
-            yield Part(each.sum() / self.batch_size, keys=tuple(clip.key for clip in batch))
+        """Yield the step's loss by micro-batches; it is the mean over the whole batch, however that is cut.
+
+        Clips of several sizes (buckets) are computed with those of their own.
+        """
+        timesteps = self._timesteps(step)
+        waiting: dict[torch.Size, list[tuple[int, TrainingClip]]] = {}
+        for slot in self.world.slots(self.batch_size):
+            clip = self.fetch(step * self.batch_size + slot)
+            alike = waiting.setdefault(clip.latents.shape, [])
+            alike.append((slot, clip))
+            if len(alike) == self.micro_batch_size:
+                yield self._part(step, waiting.pop(clip.latents.shape), timesteps)
+        for alike in waiting.values():
+            yield self._part(step, alike, timesteps)
 
     @torch.no_grad()
-    def validate(self, clips: Sequence[TrainingClip]) -> float:
-        """Return the plain mean squared error of those clips, each at eight timesteps with noise of its own."""
-        total = 0.0
+    def validate(self, clips: Sequence[TrainingClip]) -> Validation:
+        """Return how well those clips are denoised, each at eight timesteps with noise of its own."""
+        errors, motions = [], []
         most = len(self.diffusion.alphas_cumprod)
         for index, clip in enumerate(clips):
             for part in range(NUM_VALIDATION_TIMESTEPS):
                 timestep = torch.tensor([int((part + 0.5) * most / NUM_VALIDATION_TIMESTEPS)])
                 chance = generator(self.seed, f"validation noise {part}", index)
-                noise = torch.randn((1, *clip.latents.shape), generator=chance)
-                total += float(self._errors([clip], noise, timestep, Weighing()).sum())
-        return total / (len(clips) * NUM_VALIDATION_TIMESTEPS)
+                done = self._denoised([clip], torch.randn((1, *clip.latents.shape), generator=chance), timestep)
+                errors.append(float(Weighing().loss(done.predicted, done.target, done.timesteps, self.diffusion)))
+                if part >= NUM_VALIDATION_TIMESTEPS // 2 and clip.latents.shape[1] > 1:
+                    clean = self.diffusion.clean(done.noisy, done.predicted.float(), done.timesteps)
+                    motions.append(shared_motion(clean, done.latents))
+        return Validation(loss=sum(errors) / len(errors), motion=sum(motions) / len(motions) if motions else None)
 
-    def _errors(
-        self,
-        batch: Sequence[TrainingClip],
-        noise: Latents,
-        timesteps: Int[Tensor, "batch"],
-        weighing: Weighing | None = None,
-    ) -> Float[Tensor, "batch"]:
+    def _part(self, step: int, slots: Sequence[tuple[int, TrainingClip]], timesteps: Int[Tensor, "batch"]) -> Part:
+        """Return the share of the step's loss that those slots of its batch have, clips of one size."""
+        noise = [
+            self.weighing.noise(clip.latents.unsqueeze(0), generator(self.seed, "noise", step * self.batch_size + slot))
+            for slot, clip in slots
+        ]
+        clips = [clip for _, clip in slots]
+        done = self._denoised(clips, torch.cat(noise), timesteps[[slot for slot, _ in slots]])
+        each = self.weighing.loss(done.predicted, done.target, done.timesteps, self.diffusion)
+        return Part(each.sum() / self.batch_size, keys=tuple(clip.key for clip in clips))
+
+    def _denoised(self, batch: Sequence[TrainingClip], noise: Latents, timesteps: Int[Tensor, "batch"]) -> _Denoised:
         device = self.denoiser.unet.device
         latents, noise = torch.stack([clip.latents for clip in batch]).to(device), noise.to(device)
         timesteps = timesteps.to(device)
@@ -115,7 +154,7 @@ class StageObjective:
         with self.autocast():
             predicted = self.denoiser(noisy, timesteps, self.texts([clip.caption for clip in batch]))
         target = self.diffusion.target(latents, noise, timesteps)
-        return (weighing or self.weighing).loss(predicted, target, timesteps, self.diffusion)
+        return _Denoised(latents, noisy, predicted, target, timesteps)
 
     def _timesteps(self, step: int) -> Int[Tensor, "batch"]:
         """Return a uniform timestep for every slot of the batch, one from each of as many equal parts."""

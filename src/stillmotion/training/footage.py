@@ -24,6 +24,7 @@ def recipe_of(config: TrainConfig, stage: Stage) -> ClipRecipe:
         width=config.width,
         height=config.height,
         short_clips=config.short_clips,
+        buckets=config.buckets,
         horizontal_flip=config.horizontal_flip,
     )
 

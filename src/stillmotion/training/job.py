@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
+from torch import nn
 
 from stillmotion.checkpoints import save
 from stillmotion.checkpoints.files import sha256
@@ -20,14 +22,16 @@ from stillmotion.sampling import Denoiser, Diffusion
 from stillmotion.t2i import T2I, load_t2i
 from stillmotion.toyworld import weights_folder
 from stillmotion.training.clips import TrainingClips, texts_of
-from stillmotion.training.config import TrainConfig
-from stillmotion.training.denoising import StageObjective, Weighing
+from stillmotion.training.config import Dialect, TrainConfig
+from stillmotion.training.denoising import StageObjective, Validation, Weighing
 from stillmotion.training.events import Prepared, Sampled, Saved, Trained, TrainEvent, Validated
 from stillmotion.training.footage import footage_of, recipe_of
+from stillmotion.training.guard import Guard, MotionDied
 from stillmotion.training.loop import LoopConfig, run
 from stillmotion.training.reading import Reader
 from stillmotion.training.run_folder import Metrics, check_same, claimed
-from stillmotion.training.samples import sample_clips
+from stillmotion.training.samples import keep_sample, sample_clips
+from stillmotion.training.sharding import gathered
 from stillmotion.training.stages import FINE_TUNING_RATE, STAGES, Stage
 from stillmotion.training.state import checkpoints
 from stillmotion.training.subject import Subject, assembled, motion_source
@@ -55,6 +59,7 @@ def train(
         FileError: A file is missing, damaged or not what its field asks for, too many clips are, or the folder is in use.
         MismatchError: Two parts do not fit.
         NonFiniteLoss: The loss is not a number; the checkpoints before it are kept.
+        MotionDied: A fine-tuning unlearns how to move; see `motion_guard`.
         Cancelled: `stop` said so.
     """
     for event in training(config, stop=stop):
@@ -84,10 +89,10 @@ def training(config: TrainConfig, *, stop: Callable[[], bool] | None = None) -> 
 
 
 def _events(config: TrainConfig, stage: Stage, device: torch.device, stop: Callable[[], bool]) -> Iterator[TrainEvent]:
-    with joined(device) as world, claimed(config, world) as folder:
+    with joined(device, sharded=config.strategy == "fsdp") as world, claimed(config, world) as folder:
         t2i = load_t2i(weights_folder() if config.model == "toyworld" else config.model, vae=config.vae)
         config = _sized(config, t2i)
-        with assembled(config, stage, t2i, device) as subject:
+        with assembled(config, stage, t2i, device, world) as subject:
             yield from Work(config, stage, folder, subject, world).events(stop)
 
 
@@ -95,7 +100,7 @@ def _sized(config: TrainConfig, t2i: T2I) -> TrainConfig:
     """Return the config with the size settled: a cache's own, the toyworld's own, else 256 pixels."""
     if config.width is None and LatentCache.is_one(config.data):
         header, _ = read_header(Path(config.data).expanduser())
-        return config.replace(width=header.width, height=config.height or header.height)
+        return config.replace(width=header.width, height=config.height or header.height, buckets=bool(header.buckets))
     width = config.width or (t2i.native_size if config.model == "toyworld" else 256)
     return config.replace(width=width, height=config.height or width)
 
@@ -107,6 +112,7 @@ class Work:
         self._config, self._stage, self._folder, self._subject = config, stage, folder, subject
         self._world, slots = world, world.slots(config.batch_size)
         t2i = subject.t2i
+        self._dialects = _dialects(config, subject.module)
         footage, recipe, self._notes = footage_of(config, t2i, recipe_of(config, stage))
         count = len(footage.clips)
         self._clips = TrainingClips(
@@ -157,8 +163,10 @@ class Work:
             first_step=self._first,
             notes=self._notes,
         )
-        metrics = Metrics(self._folder, self._first, self._world)
-        with self._reader:
+        with self._reader, Metrics(self._folder, self._first, self._world) as metrics:
+            guard = self._guard()
+            if guard is not None and self._first == 0:
+                yield self._told(guard.before, 0, metrics)
             for done in run(objective, self._loop(), self._folder, stop=stop, world=self._world):
                 last = done.step
                 told = Trained(
@@ -170,30 +178,56 @@ class Work:
                 )
                 metrics.write({"step": done.step, "loss": done.loss, "seconds": done.seconds, **done.figures})
                 yield told
-                yield from self._looked_at(done.step, metrics)
-        metrics.close()
+                if done.step % self._config.validate_every == 0 or done.step == self._num_steps:
+                    yield from self._validated(done.step, metrics, guard)
+                yield from self._sampled(done.step)
         if last >= self._num_steps:
-            yield Saved(files=self._write(last) if self._world.rank == 0 else ())
+            yield Saved(files=self._write(last))
 
     @property
     def _num_steps(self) -> int:
         assert self._config.num_steps is not None  # settled
         return self._config.num_steps
 
-    def _looked_at(self, step: int, metrics: Metrics) -> Iterator[TrainEvent]:
-        """Validate and make samples where it is time for it."""
+    def _guard(self) -> Guard | None:
+        """Return what ends a fine-tuning that unlearns motion; None where none is asked for, or nothing moves yet.
+
+        A run that goes on measures again what it began with: here the state is not loaded yet.
+        """
         config = self._config
-        if self._world.rank:
+        wanted = config.motion_guard and config.motion is not None and config.stage == "motion_module"
+        if not wanted or not (self._world.leads or self._world.sharded):
+            return None
+        return Guard(self._objective.validate(self._held), config.motion_guard)
+
+    def _validated(self, step: int, metrics: Metrics, guard: Guard | None) -> Iterator[TrainEvent]:
+        """Validate in the first process, or in all of a sharded world; end the run in all where the guard says so."""
+        died = ""
+        if self._world.leads or self._world.sharded:
+            found = self._objective.validate(self._held)
+            died = guard.verdict(found) if guard is not None else ""
+            yield self._told(found, step, metrics)
+        if self._world.any(bool(died)):
+            raise MotionDied(
+                f"Step {step}: {died or 'the motion of the validation clips is lost'}. The checkpoints in {self._folder} are "
+                f"kept. Lower the learning rate, give more clips or fewer steps; motion_guard=0 lets it go on."
+            )
+
+    def _told(self, found: Validation, step: int, metrics: Metrics) -> Validated:
+        """Note what a validation found, and return it as an event."""
+        metrics.write({"step": step, "validation_loss": found.loss, "validation_motion": found.motion})
+        return Validated(step=step, loss=found.loss, motion=found.motion)
+
+    def _sampled(self, step: int) -> Iterator[TrainEvent]:
+        """Make sample clips where it is time for them."""
+        config, world = self._config, self._world
+        if not config.sample_every or step % config.sample_every or not (world.leads or world.sharded):
             return
-        if step % config.validate_every == 0 or step == self._num_steps:
-            loss = self._objective.validate(self._held)
-            metrics.write({"step": step, "validation_loss": loss})
-            yield Validated(step=step, loss=loss)
-        if config.sample_every and step % config.sample_every == 0:
-            prompts = config.sample_prompts or tuple(clip.caption for clip in self._held[:2])
-            folder = self._folder / "samples" / f"step-{step:06}"
-            for path in sample_clips(self._subject, config, folder, prompts, self._objective.autocast):
-                yield Sampled(step=step, path=path)
+        prompts = config.sample_prompts or tuple(clip.caption for clip in self._held[:2])
+        folder = self._folder / "samples" / f"step-{step:06}"
+        for index, pictures in enumerate(sample_clips(self._subject, config, prompts, self._objective.autocast)):
+            if world.leads:
+                yield Sampled(step=step, path=keep_sample(pictures, folder, str(index)))
 
     def _loop(self) -> LoopConfig:
         config = self._config
@@ -208,6 +242,7 @@ class Work:
             decay_from=config.decay_from,
             max_grad_norm=config.max_grad_norm,
             ema_decay=config.ema_decay,
+            scale_loss=config.precision == "float16",
             checkpoint_every=config.checkpoint_every,
         )
 
@@ -215,6 +250,8 @@ class Work:
         """Write what was trained, in every dialect; return the files and folders."""
         config = self._config
         trained = _cast(self._subject.trained(), _DTYPES[config.save_dtype])
+        if not self._world.leads:
+            return ()
         metadata = {"training": json.dumps({"step": step, "parents": self._parents(), "config": config.to_dict()})}
         if config.licence:
             metadata["license"] = config.licence
@@ -227,7 +264,7 @@ class Work:
                 overwrite=True,
             )
             for dialect, ending in _endings(isinstance(trained, MotionModule)).items()
-            if dialect in config.dialects
+            if dialect in self._dialects
         )
 
     def _parents(self) -> dict[str, str]:
@@ -247,7 +284,17 @@ def _own_device(name: str) -> str:
     return f"cuda:{own}" if own and name in ("auto", "cuda") and torch.cuda.is_available() else name
 
 
-def _endings(is_module: bool) -> dict[str, str]:
+def _dialects(config: TrainConfig, trained: nn.Module) -> tuple[Dialect, ...]:
+    """Return what the trained weights are written as; raise `ConfigError` where nobody reads them so."""
+    readable: tuple[Dialect, ...] = get_args(Dialect)
+    if isinstance(trained, MotionModule) and not trained.architecture.known_elsewhere:
+        readable = ("stillmotion",)
+    if unknown := [name for name in config.dialects or () if name not in readable]:
+        raise ConfigError(f"dialects: {unknown[0]} knows no such motion module; expected {', '.join(readable)}")
+    return config.dialects or readable
+
+
+def _endings(is_module: bool) -> dict[Dialect, str]:
     """Return what a file is called after its stage, by dialect; diffusers reads motion modules from folders."""
     return {
         "stillmotion": ".safetensors",
@@ -263,11 +310,11 @@ def _cast(
     """Return a copy with its numbers held so."""
     if isinstance(trained, MotionModule):
         copy = MotionModule(trained.geometry, trained.variant)
-        copy.load_state_dict(trained.state_dict())
+        copy.load_state_dict(gathered(trained.state_dict(), keep=True))
         return copy.to(dtype)
     held = {path: (down.to(dtype), up.to(dtype)) for path, (down, up) in trained.weights.items()}
     return type(trained)(weights=held, name=trained.name)
 
 
 def _autocast(device: str, precision: str) -> AbstractContextManager[object]:
-    return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    return nullcontext() if precision == "float32" else torch.autocast(device, getattr(torch, precision))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stillmotion.errors import StillmotionError
 from stillmotion.training.optim import Muon, split_parameters
+from stillmotion.training.sharding import whole
 from stillmotion.training.state import TrainState, load_latest, save
 from stillmotion.training.world import World
 
@@ -46,6 +47,9 @@ class LoopConfig:
     """The gradient is scaled down to this norm (AdamW's parameters; Muon's step has a fixed size)."""
     ema_decay: float = 0.0
     """Decay per step of the exponential moving average of the weights; 0 keeps none."""
+    scale_loss: bool = False
+    """Whether the loss is scaled up, so that small gradients survive half precision, and steps that overflow are left out
+    (Micikevicius et al. 2018, §3.2)."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
 
@@ -107,7 +111,9 @@ def run(
     Raises `NonFiniteLoss`, with the weights as they were, where the loss or its gradient is not a number.
     """
     optimizers = _optimizers(objective.module, config)
-    state = TrainState(module=objective.module, optimizers=optimizers, ema=None)
+    device = next(objective.module.parameters()).device.type
+    scaler = torch.amp.GradScaler(device, enabled=config.scale_loss)
+    state = TrainState(module=objective.module, optimizers=optimizers, ema=None, scaler=scaler)
     if config.ema_decay:
         state.ema = {name: p.detach().clone() for name, p in state.trainable().items()}
     # Before a checkpoint is read: it holds the rates of its own step.
@@ -116,28 +122,33 @@ def run(
     while state.step < config.num_steps:
         started = time.perf_counter()
         _set_rates(optimizers, peaks, rate_factor(state.step, config))
-        part, figures, keys = _propagate(objective, state.step)
+        part, figures, keys = _propagate(objective, state.step, scaler)
         moving = list(state.trainable().values())
         value = world.add_up(moving, part)
-        norm = nn.utils.clip_grad_norm_(moving, config.max_grad_norm)
-        if not math.isfinite(value) or not torch.isfinite(norm):
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
+        norm = whole(nn.utils.clip_grad_norm_(moving, config.max_grad_norm))
+        overflowed = scaler.is_enabled() and scaler.get_scale() > 1 and not torch.isfinite(norm)
+        if not math.isfinite(value) or not (torch.isfinite(norm) or overflowed):
             clips = f" Its clips: {', '.join(keys)}." if keys else ""
             raise NonFiniteLoss(
                 f"Step {state.step + 1}: loss {value}, gradient norm {float(norm)}. The weights are as they were; lower "
                 f"the learning rate, or look at the data of this step.{clips}"
             )
         for optimizer in optimizers:
-            optimizer.step()
+            scaler.step(optimizer)  # which leaves an overflowed step out
             optimizer.zero_grad(set_to_none=True)
+        scaler.update()
         state.step += 1
         _average(state, config)
         stopping = world.any(stop())
         if stopping or state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
-            if world.rank == 0:
-                save(state, folder)
+            save(state, folder, writes=world.rank == 0)
             world.wait()
         seconds = time.perf_counter() - started
         figures = {**figures, "gradient_norm": float(norm)}
+        if scaler.is_enabled():
+            figures["loss_scale"] = scaler.get_scale()
         yield StepDone(step=state.step, num_steps=config.num_steps, loss=value, seconds=seconds, figures=figures)
         if stopping:
             return
@@ -146,13 +157,15 @@ def run(
             parameter.data.copy_(state.ema[name])
 
 
-def _propagate(objective: Objective, step: int) -> tuple[float, dict[str, float], tuple[str, ...]]:
+def _propagate(
+    objective: Objective, step: int, scaler: torch.amp.GradScaler
+) -> tuple[float, dict[str, float], tuple[str, ...]]:
     """Leave the gradient of the step's loss in the parameters; return the loss, the figures and the clips' keys."""
     total: Tensor | float = 0.0
     figures: dict[str, float] = {}
     keys: tuple[str, ...] = ()
     for part in objective.losses(step):
-        torch.autograd.backward(part.loss)
+        torch.autograd.backward(scaler.scale(part.loss))
         total = total + part.loss.detach()
         figures |= part.figures
         keys += part.keys

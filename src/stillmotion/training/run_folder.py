@@ -3,7 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
@@ -24,6 +27,8 @@ FREE = frozenset(
             "validate_every",
             "sample_every",
             "sample_prompts",
+            "motion_guard",
+            "strategy",
             "dialects",
         ),
         *("save_dtype", "licence", "num_workers", "device", "micro_batch_size", "gradient_checkpointing", "output_dir"),
@@ -78,28 +83,50 @@ def check_same(config: TrainConfig) -> None:
 
 
 class Metrics:
-    """`metrics.jsonl`, written by the first process: a line per step; lines of steps that are done again are dropped."""
+    """`metrics.jsonl`, written by the first process: a line per step; lines of steps that are done again are dropped.
+
+    Where TensorBoard is installed its files are written too, in `tensorboard/`.
+    """
 
     def __init__(self, folder: Path, first_step: int, world: World) -> None:
         if world.rank:
             self._file: TextIO | None = None
+            self._board: Any = None
             return
         path = folder / METRICS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= first_step]
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
+        self._board = _board(folder / "tensorboard", first_step)
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Add a line."""
         if self._file is not None:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if name != "step" and value is not None:
+                    self._board.add_scalar(name, value, values["step"])
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._file is not None:
             self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path, first_step: int) -> Any:
+    """Return a writer of TensorBoard's files, which hides steps that are done again; None where it is not installed."""
+    if find_spec("tensorboard") is None:
+        return None
+    return import_module("torch.utils.tensorboard").SummaryWriter(str(folder), purge_step=first_step + 1)
 
 
 def _step_of(line: str) -> float:

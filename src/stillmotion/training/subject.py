@@ -9,13 +9,16 @@ import torch
 from torch import nn
 
 from stillmotion.checkpoints import load
+from stillmotion.errors import MismatchError
 from stillmotion.motion import DomainAdapter, MotionLora, MotionModule, plug
 from stillmotion.motion.lora import AppliedLora, new_adapter
 from stillmotion.seeding import derive, generator
 from stillmotion.t2i import T2I
 from stillmotion.toyworld import motion_file
 from stillmotion.training.config import TrainConfig
+from stillmotion.training.sharding import shard
 from stillmotion.training.stages import Stage
+from stillmotion.training.world import World
 
 
 class Factors(nn.Module):
@@ -54,7 +57,7 @@ def motion_source(config: TrainConfig) -> Path | None:
 
 
 @contextmanager
-def assembled(config: TrainConfig, stage: Stage, t2i: T2I, device: torch.device) -> Iterator[Subject]:
+def assembled(config: TrainConfig, stage: Stage, t2i: T2I, device: torch.device, world: World) -> Iterator[Subject]:
     """Plug in what the stage trains; afterwards the image model is what it was.
 
     Raises `FileError` or `MismatchError` where the motion module, or the domain adapter, cannot be read or does not fit.
@@ -66,6 +69,8 @@ def assembled(config: TrainConfig, stage: Stage, t2i: T2I, device: torch.device)
         motion: MotionModule | None = None
         if stage.moves:
             motion = _motion(config, t2i)
+            if stage.layers is not None:
+                motion.require_attention()
             # What is trained is kept in float32, whatever the frozen models compute in.
             motion.to(device, torch.float32 if stage.layers is None else dtype)
             plugged = stack.enter_context(plug(t2i.unet, motion, config.num_frames))
@@ -79,6 +84,8 @@ def assembled(config: TrainConfig, stage: Stage, t2i: T2I, device: torch.device)
         if stage.layers is None:
             assert motion is not None
             motion.requires_grad_(requires_grad=True)
+            if world.sharded:
+                shard(motion, world, device)
             yield Subject(t2i, motion, lambda: motion, schedule)
             return
         kind = stage.kind
@@ -100,12 +107,17 @@ def _motion(config: TrainConfig, t2i: T2I) -> MotionModule:
     source = motion_source(config)
     if source is not None:
         found = load(source, expect=MotionModule, variant=config.variant)
+        if config.architecture not in (None, found.architecture.name):
+            raise MismatchError(
+                f"architecture: {source} is a {found.architecture.name}, expected {config.architecture}"
+            )
         return found.requires_grad_(requires_grad=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "motion module"))
         unet = t2i.unet.config
         return MotionModule.from_variant(
             config.variant or "v3",
+            architecture=config.architecture or "transformer",
             block_out_channels=unet.block_out_channels,
             layers_per_block=unet.layers_per_block,
         )

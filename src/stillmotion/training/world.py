@@ -22,20 +22,34 @@ class World:
 
     rank: int = 0
     size: int = 1
+    sharded: bool = False
+    """Whether each holds a part of what is trained, so that none can compute alone."""
+
+    @property
+    def leads(self) -> bool:
+        """Return whether this process writes and tells what is written and told once."""
+        return self.rank == 0
 
     def slots(self, batch_size: int) -> range:
-        """Return the slots of a batch that this process computes.
+        """Return the slots of a batch that this process computes: neighbours, as micro-batches are.
+
+        So two processes add up what one process adds up in two micro-batches, and the sum is the same to the bit.
 
         Raises `ConfigError` where they cannot be dealt out evenly: the batch is the same however many processes there are.
         """
         if batch_size % self.size:
             raise ConfigError(f"batch_size: expected a multiple of the {self.size} processes, got {batch_size}")
-        return range(self.rank, batch_size, self.size)
+        share = batch_size // self.size
+        return range(self.rank * share, (self.rank + 1) * share)
 
     def add_up(self, parameters: Sequence[nn.Parameter], loss: float) -> float:
         """Leave the sum of all processes' gradients in `parameters`; return the sum of their losses."""
         if self.size == 1:
             return loss
+        if self.sharded:  # their gradients were added up in the backward pass
+            told = torch.tensor([loss], dtype=torch.float32, device=parameters[0].device)
+            dist.all_reduce(told)
+            return float(told)
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         told = torch.tensor([loss], dtype=torch.float32, device=gradients[0].device)
         flat = torch.cat([told, *(gradient.float().flatten() for gradient in gradients)])
@@ -59,14 +73,14 @@ class World:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[World]:
+def joined(device: torch.device, *, sharded: bool = False) -> Iterator[World]:
     """Give the world that `torchrun` has started this process in; of one process where it has not."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():
-        yield World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
+        yield World(dist.get_rank(), dist.get_world_size(), sharded) if dist.is_initialized() else World()
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size)
+        yield World(dist.get_rank(), size, sharded)
     finally:
         dist.destroy_process_group()

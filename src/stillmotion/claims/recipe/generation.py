@@ -29,6 +29,8 @@ from stillmotion.training.loop import StepDone, run
 from stillmotion.training.objectives import DenoisingObjective, LatentBatch
 
 PICTURES_PER_STEP = 32
+OFTEN = {"spinning": 3.0}
+"""How often stills of a motion are drawn: what spins stands at any angle, and is learnt last."""
 CLIPS_PER_STEP = 2  # more steps of fewer clips: a step's cost is its frames
 
 
@@ -41,12 +43,14 @@ def train_base(config: RecipeConfig) -> Iterator[StepDone]:
         vae = AutoencoderKL.from_pretrained(weights / "vae").float().eval().to(device)
         save_file(encode(vae, picture_cache(config), device), cache_path)
     cache = load_file(cache_path)
-    text = TextTable(weights, [scene.caption for scene in captions(config, config.num_pictures)], device)
+    scenes = captions(config, config.num_pictures)
+    text = TextTable(weights, [scene.caption for scene in scenes], device)
+    often = torch.tensor([OFTEN.get(scene.motion or "", 1.0) for scene in scenes])
     unet = models.make_unet().to(device)
 
     def batch(step: int) -> LatentBatch:
         chance = generator(config.seed, "base batch", step)
-        rows = torch.randint(config.num_pictures, (PICTURES_PER_STEP,), generator=chance)
+        rows = torch.multinomial(often, PICTURES_PER_STEP, replacement=True, generator=chance)
         return LatentBatch(sample_latents(cache, rows, chance, device).unsqueeze(2), text(rows, chance))
 
     schedule = models.make_noise_schedule()

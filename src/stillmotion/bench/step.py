@@ -1,30 +1,20 @@
-"""Timings against diffusers' own motion UNet: same weights, dtype and threads, in turn within one process.
-
-A timing is a ratio: machines differ and are noisy, so each pair of runs follows one another at once, and the median of
-the pairs' ratios is what counts.
-"""
+"""A denoising step: our denoiser on a plugged UNet, and diffusers' own motion UNet."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers import UNet2DConditionModel, UNetMotionModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stillmotion.bench.clock import seconds_of, threads
+from stillmotion.bench.models import make_parts
 from stillmotion.motion import MotionModule, plug
-from stillmotion.motion.module import TemporalTransformer
 from stillmotion.sampling import Denoiser
-
-SIZES: dict[str, tuple[int, ...]] = {
-    "sd15": (320, 640, 1280, 1280),
-    "half": (160, 320, 640, 640),
-    "tiny": (64, 128, 128, 128),
-}
-"""Widths of the UNet's levels that can be timed: Stable Diffusion 1.5's own, and smaller ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +48,6 @@ class StepTiming:
         return self.flops / statistics.median(self.ours) / self.peak_flops
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlugTiming:
-    """Getting motion into a UNet, ours and theirs."""
-
-    size: str
-    ours: float
-    """Seconds of `plug`, the median."""
-    theirs: float
-    """Seconds of `UNetMotionModel.from_unet2d`."""
-    copied: int
-    """Bytes of weights that `plug` copies."""
-    copied_by_diffusers: int
-    """Bytes of weights that the other copies."""
-
-
 def bench_step(
     *,
     size: str = "tiny",
@@ -83,9 +58,7 @@ def bench_step(
     num_threads: int | None = None,
 ) -> StepTiming:
     """Time a denoising step of one clip of `num_frames` frames of `side` × `side` latents, both halves of guidance."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(num_threads or threads)
-    try:
+    with threads(num_threads) as count:
         unet, motion, theirs = _models(size, dtype)
         latents = torch.randn(2, 4, num_frames, side, side, dtype=dtype)
         text = torch.randn(2, 77, unet.config.cross_attention_dim, dtype=dtype)
@@ -102,13 +75,13 @@ def bench_step(
             with FlopCounterMode(display=False) as counter:
                 ours = our_step()
             difference = float((ours - their_step()).float().norm() / ours.float().norm())
-            timed = [(_seconds(our_step), _seconds(their_step)) for _ in range(pairs)]
+            timed = [(seconds_of(our_step), seconds_of(their_step)) for _ in range(pairs)]
             with _motion_clock(motion) as spent:
-                whole = _seconds(our_step)
+                whole = seconds_of(our_step)
         return StepTiming(
             size=size,
             dtype=str(dtype).removeprefix("torch."),
-            num_threads=torch.get_num_threads(),
+            num_threads=count,
             ours=tuple(a for a, _ in timed),
             theirs=tuple(b for _, b in timed),
             motion_share=sum(spent) / whole,
@@ -116,62 +89,12 @@ def bench_step(
             peak_flops=_peak(dtype),
             difference=difference,
         )
-    finally:
-        torch.set_num_threads(threads)
-
-
-def bench_plug(*, size: str = "sd15", times: int = 20) -> PlugTiming:
-    """Time plugging in, and diffusers' way of making a second model."""
-    unet, motion, adapter = _parts(size, torch.float32)
-    before = _storages(unet) | _storages(motion)
-    took = []
-    for _ in range(times):
-        started = time.perf_counter()
-        plugged = plug(unet, motion, 16)
-        took.append(time.perf_counter() - started)
-        copied = {place: count for place, count in _storages(unet).items() if place not in before}
-        plugged.unplug()
-    started = time.perf_counter()
-    theirs = UNetMotionModel.from_unet2d(unet, adapter)
-    seconds = time.perf_counter() - started
-    kept = before | _storages(adapter)
-    return PlugTiming(
-        size=size,
-        ours=statistics.median(took),
-        theirs=seconds,
-        copied=sum(copied.values()),
-        copied_by_diffusers=sum(count for place, count in _storages(theirs).items() if place not in kept),
-    )
-
-
-def _parts(size: str, dtype: torch.dtype) -> tuple[UNet2DConditionModel, MotionModule, MotionAdapter]:
-    """Return a UNet, our motion module and diffusers' adapter with the same weights."""
-    widths = SIZES[size]
-    unet = UNet2DConditionModel(block_out_channels=widths, cross_attention_dim=768, attention_head_dim=8)
-    # Their motion norm pools over frames; ours does the same here, so that both compute one function.
-    motion = MotionModule.from_variant("v3", block_out_channels=widths, motion_norm="across_frames")
-    for site in motion.sites().values():
-        nn.init.normal_(site.proj_out.weight, std=0.02)
-    adapter = MotionAdapter(block_out_channels=widths, use_motion_mid_block=False)
-    adapter.load_state_dict(motion.state_dict())
-    return unet.eval().to(dtype), motion.eval().to(dtype), adapter.eval().to(dtype)
 
 
 def _models(size: str, dtype: torch.dtype) -> tuple[UNet2DConditionModel, MotionModule, UNetMotionModel]:
-    unet, motion, adapter = _parts(size, dtype)
+    unet, motion, adapter = make_parts(size, dtype)
     theirs = UNetMotionModel.from_unet2d(unet, adapter).eval().to(dtype)
     return unet, motion, theirs
-
-
-def _storages(module: nn.Module) -> dict[int, int]:
-    """Return the bytes of every weight by where it lies."""
-    return {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in module.parameters()}
-
-
-def _seconds(run: Callable[[], Tensor]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 @contextmanager
@@ -186,7 +109,7 @@ def _motion_clock(motion: MotionModule) -> Iterator[list[float]]:
     def end(_: nn.Module, __: object, ___: object) -> None:
         spent.append(time.perf_counter() - started.pop())
 
-    sites: list[TemporalTransformer] = list(motion.sites().values())
+    sites = list(motion.sites().values())
     handles = [site.register_forward_pre_hook(begin) for site in sites]
     handles += [site.register_forward_hook(end) for site in sites]
     try:
@@ -199,4 +122,4 @@ def _motion_clock(motion: MotionModule) -> Iterator[list[float]]:
 def _peak(dtype: torch.dtype, side: int = 1536) -> float:
     """Return the operations per second of a square matrix product, the best of five."""
     a, b = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
-    return 2 * side**3 / min(_seconds(lambda: a @ b) for _ in range(5))
+    return 2 * side**3 / min(seconds_of(lambda: a @ b) for _ in range(5))
