@@ -1,10 +1,14 @@
 """The drawn world: captions and scenes mean each other, truth is exact, pictures are functions of (seed, index)."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stillmotion.data import CameraMotion, camera_path, move_camera
 from stillmotion.errors import ConfigError
 from stillmotion.seeding import generator
 from stillmotion.toyworld.choreography import CLIP_FRAMES, choreograph, motion_indices
@@ -82,3 +86,20 @@ def test_the_camera_moves_the_whole_picture() -> None:
     shift = Camera(scale=torch.ones(1), x=torch.full((1,), 8 / 64), y=nothing, roll=nothing)
     panned = draw_clips(scene, seed=1, indices=[0], frames=frames, size=64, camera=shift).pixels[0, :, 0]
     torch.testing.assert_close(panned[..., :-8], still[..., 8:], atol=2e-3, rtol=0)
+
+
+def test_the_camera_rolls_as_that_of_data_camera() -> None:
+    scene, nothing = [Scene(shape="star", colour="red", place="at night")], torch.zeros(1)
+
+    def drawn(size: int, nearer: float = 1.0, degrees: float = 0.0) -> np.ndarray:
+        roll = torch.full((1,), math.radians(degrees))
+        camera = Camera(scale=torch.full((1,), nearer), x=nothing, y=nothing, roll=roll)
+        pixels = draw_clips(scene, seed=1, indices=[0], frames=nothing, size=size, camera=camera).pixels[0, :, 0]
+        return ((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+    motion = CameraMotion(roll=20)
+    filmed = move_camera(drawn(256)[None], motion, 2, (64, 64))[-1].astype(float)
+    (a, _, _), (b, _, _) = camera_path(motion, 2, (256, 256), (64, 64))[-1]
+    nearer = math.hypot(a, b) * 256 / 64
+    assert abs(filmed - drawn(64, nearer, 20)).mean() < 3
+    assert abs(filmed - drawn(64, nearer, -20)).mean() > 6

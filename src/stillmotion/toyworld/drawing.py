@@ -50,7 +50,10 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """How the picture is taken, an entry per picture: scale > 1 is nearer; shifts in widths; roll in radians, clockwise."""
+    """How the picture is taken, an entry per picture: scale > 1 is nearer; shifts in widths; roll in radians.
+
+    A camera that rolls clockwise sees the world turn anticlockwise, as with `stillmotion data camera`.
+    """
 
     scale: Float[Tensor, "images"]
     x: Float[Tensor, "images"]
@@ -69,8 +72,8 @@ class Canvas:
         if camera is not None:
             dx, dy = self.x - 0.5, self.y - 0.5
             scale, roll = camera.scale[:, None, None], camera.roll[:, None, None]
-            self.x = 0.5 + camera.x[:, None, None] + (dx * roll.cos() + dy * roll.sin()) / scale
-            self.y = 0.5 + camera.y[:, None, None] + (dy * roll.cos() - dx * roll.sin()) / scale
+            self.x = 0.5 + camera.x[:, None, None] + (dx * roll.cos() - dy * roll.sin()) / scale
+            self.y = 0.5 + camera.y[:, None, None] + (dy * roll.cos() + dx * roll.sin()) / scale
             self.edge = self.edge / scale
         self.pixels = torch.zeros(images, 3, size, size, device=device)
 
