@@ -348,6 +348,8 @@ def test_bad_input_is_named_before_anything_is_loaded(config: TrainConfig, tmp_p
     for changes, kind, said in (
         ({"data": str(tmp_path / "nowhere")}, FileError, "nowhere"),
         ({"data": str(tmp_path / "empty")}, FileError, "empty"),
+        ({"data": "toyworld:2:zoom-inn"}, ConfigError, "zoom-in"),
+        ({"data": "toyworld:many"}, ConfigError, "toyworld:COUNT"),
         ({"model": str(tmp_path / "nowhere.safetensors")}, FileError, "nowhere.safetensors"),
         ({"motion": str(tmp_path / "nowhere.ckpt")}, ConfigError, "motion: .*nowhere.ckpt"),
         ({"output_dir": tmp_path / "file" / "run"}, FileError, "output_dir"),

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from stillmotion.data import ClipItem
+from stillmotion.data import CameraMotion, ClipItem, camera_path
 from stillmotion.seeding import generator
 from stillmotion.toyworld.choreography import CLIP_FRAMES
+from stillmotion.toyworld.drawing import Camera
 from stillmotion.toyworld.language import MOTIONS, draw_scene
 from stillmotion.toyworld.models import PICTURE_SIZE
 from stillmotion.toyworld.world import draw_clips
@@ -18,13 +19,27 @@ SLOWER = 4
 """Source frames to one frame of a toyworld clip, so that a frame stride of 4 gives the world's own speed."""
 
 
-class DrawnFootage:
-    """`count` clips of scenes drawn at random; a function of the seed."""
+NUM_FRAMES = (CLIP_FRAMES - 1) * SLOWER + 1
+"""Source frames of a clip."""
 
-    def __init__(self, count: int = 200, *, seed: int = 0, size: int = PICTURE_SIZE) -> None:
-        self.name = f"the toyworld's {count} clips"
-        self._seed, self._size = seed, size
-        self._scenes = [draw_scene(generator(seed, "toyworld footage", i), motions=MOTIONS) for i in range(count)]
+_STANDING = (None,) * len(MOTIONS)
+_PICTURE = 1000  # the side of the picture that a camera's path is told in
+
+
+class DrawnFootage:
+    """`count` clips of scenes drawn at random; a function of the seed.
+
+    Under a moving camera half of the scenes stand still, so that what all clips share is the camera's motion.
+    """
+
+    def __init__(
+        self, count: int = 200, *, seed: int = 0, size: int = PICTURE_SIZE, camera: CameraMotion | None = None
+    ) -> None:
+        filmed = f" with {camera}" if camera else ""
+        self.name = f"the toyworld's {count} clips{filmed}"
+        self._seed, self._size, self._camera = seed, size, camera
+        motions = (*MOTIONS, *_STANDING) if camera else MOTIONS
+        self._scenes = [draw_scene(generator(seed, "toyworld footage", i), motions=motions) for i in range(count)]
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -35,7 +50,7 @@ class DrawnFootage:
 
     def num_frames(self, index: int) -> int:  # noqa: ARG002  # all have as many
         """Return how many source frames a clip has."""
-        return (CLIP_FRAMES - 1) * SLOWER + 1
+        return NUM_FRAMES
 
     def fps(self, index: int) -> float:  # noqa: ARG002
         """Return the rate of the source frames."""
@@ -44,11 +59,27 @@ class DrawnFootage:
     def frames(self, index: int, positions: Sequence[int]) -> UInt8[np.ndarray, "frames height width 3"]:
         """Draw those source frames."""
         times = torch.tensor([place / SLOWER for place in positions])
-        drawn = draw_clips([self._scenes[index]], seed=self._seed, indices=[index], frames=times, size=self._size)
+        drawn = draw_clips(
+            [self._scenes[index]],
+            seed=self._seed,
+            indices=[index],
+            frames=times,
+            camera=_views(self._camera, positions) if self._camera else None,
+            size=self._size,
+        )
         pixels = ((drawn.pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return pixels.permute(1, 2, 3, 0).numpy()
 
     def fingerprint(self) -> str:
         """Return a digest of all that the clips depend on."""
         told = "\n".join(scene.caption for scene in self._scenes)
-        return hashlib.sha256(f"toyworld/{self._seed}/{self._size}/{told}".encode()).hexdigest()
+        return hashlib.sha256(f"toyworld/{self._seed}/{self._size}/{self._camera}/{told}".encode()).hexdigest()
+
+
+def _views(motion: CameraMotion, positions: Sequence[int]) -> Camera:
+    """Return where a moving camera stands at those source frames, its crop inside the picture as `camera_path` lays it."""
+    path = camera_path(motion, NUM_FRAMES, (_PICTURE, _PICTURE), (_PICTURE, _PICTURE))[list(positions)]
+    turn, shift = path[:, 0, 0] + 1j * path[:, 1, 0], path[:, 0, 2] + 1j * path[:, 1, 2]
+    middle = ((1 + 1j) * _PICTURE / 2 - shift) / turn / _PICTURE - (0.5 + 0.5j)  # of the frame, seen from the picture's
+    scale, x, y, roll = (torch.from_numpy(v).float() for v in (abs(turn), middle.real, middle.imag, -np.angle(turn)))
+    return Camera(scale=scale, x=x, y=y, roll=roll)

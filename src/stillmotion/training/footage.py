@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from stillmotion.data import ClipRecipe, LatentCache, check_flip, open_source, recipe_on_cache, vae_fingerprint
+from stillmotion.data import (
+    CameraMotion,
+    ClipRecipe,
+    LatentCache,
+    check_flip,
+    open_source,
+    recipe_on_cache,
+    vae_fingerprint,
+)
 from stillmotion.errors import ConfigError
 from stillmotion.t2i import T2I
 from stillmotion.training.clips import Footage, from_cache, from_clips
@@ -35,11 +43,12 @@ def footage_of(config: TrainConfig, t2i: T2I, recipe: ClipRecipe) -> tuple[Foota
     Raises `FileError` where there is nothing to read, `MismatchError` for a cache of another VAE, `ConfigError` where
     mirrored clips would lie.
     """
-    name, _, count = config.data.partition(":")
+    name, count, motion = (*config.data.split(":", 2), "", "")[:3]
     if name == _TOYWORLD and not Path(config.data).exists():
         if count and not (count.isascii() and count.isdigit() and int(count) > 0):
-            raise ConfigError(f"data: expected toyworld or toyworld:COUNT, got {config.data!r}")
-        drawn = DrawnFootage(int(count or _NUM_DRAWN), seed=config.seed, size=recipe.width)
+            raise ConfigError(f"data: expected toyworld, toyworld:COUNT or toyworld:COUNT:CAMERA, got {config.data!r}")
+        camera = CameraMotion.parse(motion) if motion else None
+        drawn = DrawnFootage(int(count or _NUM_DRAWN), seed=config.seed, size=recipe.width, camera=camera)
         return from_clips(drawn, t2i, recipe), recipe, ()
     if LatentCache.is_one(config.data):
         cache = LatentCache.open(config.data)
