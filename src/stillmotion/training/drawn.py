@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
 from stillmotion.data import CameraMotion, ClipItem, camera_path
+from stillmotion.errors import ConfigError
 from stillmotion.seeding import generator
 from stillmotion.toyworld.choreography import CLIP_FRAMES
 from stillmotion.toyworld.drawing import Camera
@@ -22,6 +24,8 @@ SLOWER = 4
 NUM_FRAMES = (CLIP_FRAMES - 1) * SLOWER + 1
 """Source frames of a clip."""
 
+_NAME = "toyworld"
+_NUM_DRAWN = 200
 _STANDING = (None,) * len(MOTIONS)
 _PICTURE = 1000  # the side of the picture that a camera's path is told in
 
@@ -74,6 +78,20 @@ class DrawnFootage:
         """Return a digest of all that the clips depend on."""
         told = "\n".join(scene.caption for scene in self._scenes)
         return hashlib.sha256(f"toyworld/{self._seed}/{self._size}/{self._camera}/{told}".encode()).hexdigest()
+
+
+def drawn_footage(said: str, *, seed: int, size: int) -> DrawnFootage | None:
+    """Return the clips that "toyworld", "toyworld:COUNT" or "toyworld:COUNT:CAMERA" mean; None for anything else.
+
+    `size` is the side of the pictures in pixels. Raises `ConfigError` for a count or a camera motion that there is not.
+    """
+    name, count, motion = (*said.split(":", 2), "", "")[:3]
+    if name != _NAME or Path(said).exists():
+        return None
+    if count and not (count.isascii() and count.isdigit() and int(count) > 0):
+        raise ConfigError(f"expected clips as toyworld, toyworld:COUNT or toyworld:COUNT:CAMERA, got {said!r}")
+    camera = CameraMotion.parse(motion) if motion else None
+    return DrawnFootage(int(count or _NUM_DRAWN), seed=seed, size=size, camera=camera)
 
 
 def _views(motion: CameraMotion, positions: Sequence[int]) -> Camera:

@@ -1,25 +1,11 @@
 """Opening the clips of a run: drawn, cached, or on disk."""
 
-from pathlib import Path
-
-from stillmotion.data import (
-    CameraMotion,
-    ClipRecipe,
-    LatentCache,
-    check_flip,
-    open_source,
-    recipe_on_cache,
-    vae_fingerprint,
-)
-from stillmotion.errors import ConfigError
+from stillmotion.data import ClipRecipe, LatentCache, check_flip, open_source, recipe_on_cache, vae_fingerprint
 from stillmotion.t2i import T2I
 from stillmotion.training.clips import Footage, from_cache, from_clips
 from stillmotion.training.config import TrainConfig
-from stillmotion.training.drawn import DrawnFootage
+from stillmotion.training.drawn import drawn_footage
 from stillmotion.training.stages import Stage
-
-_TOYWORLD = "toyworld"
-_NUM_DRAWN = 200
 
 
 def recipe_of(config: TrainConfig, stage: Stage) -> ClipRecipe:
@@ -43,12 +29,7 @@ def footage_of(config: TrainConfig, t2i: T2I, recipe: ClipRecipe) -> tuple[Foota
     Raises `FileError` where there is nothing to read, `MismatchError` for a cache of another VAE, `ConfigError` where
     mirrored clips would lie.
     """
-    name, count, motion = (*config.data.split(":", 2), "", "")[:3]
-    if name == _TOYWORLD and not Path(config.data).exists():
-        if count and not (count.isascii() and count.isdigit() and int(count) > 0):
-            raise ConfigError(f"data: expected toyworld, toyworld:COUNT or toyworld:COUNT:CAMERA, got {config.data!r}")
-        camera = CameraMotion.parse(motion) if motion else None
-        drawn = DrawnFootage(int(count or _NUM_DRAWN), seed=config.seed, size=recipe.width, camera=camera)
+    if drawn := drawn_footage(config.data, seed=config.seed, size=recipe.width):
         return from_clips(drawn, t2i, recipe), recipe, ()
     if LatentCache.is_one(config.data):
         cache = LatentCache.open(config.data)

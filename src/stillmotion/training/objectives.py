@@ -74,7 +74,7 @@ class LatentBatch:
     """Clean latents with the text features of their captions, one row set per clip."""
 
     latents: Float[Tensor, "batch channels frames height width"]
-    text: Float[Tensor, "batch tokens width"]
+    text: Float[Tensor, "batch tokens features"]
 
 
 @dataclass

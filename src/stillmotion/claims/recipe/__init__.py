@@ -6,7 +6,7 @@ moment and started again.
 
 from stillmotion.claims.recipe.config import RecipeConfig as RecipeConfig
 from stillmotion.claims.recipe.config import StageStep as StageStep
+from stillmotion.claims.recipe.cooking import cook as cook
+from stillmotion.claims.recipe.cooking import finish as finish
+from stillmotion.claims.recipe.cooking import stages as stages
 from stillmotion.claims.recipe.gates import GateClosed as GateClosed
-from stillmotion.claims.recipe.stages import cook as cook
-from stillmotion.claims.recipe.stages import finish as finish
-from stillmotion.claims.recipe.stages import stages as stages

@@ -107,7 +107,7 @@ class TextTable:
             self.features = torch.cat([encoder(chunk).last_hidden_state for chunk in tokens.split(256)])
         self.rows = torch.tensor([number[caption] for caption in said])
 
-    def __call__(self, samples: Tensor, chance: torch.Generator) -> Float[Tensor, "batch tokens width"]:
+    def __call__(self, samples: Tensor, chance: torch.Generator) -> Float[Tensor, "batch tokens features"]:
         """Return the features of the samples' captions, a tenth of them replaced by the empty one."""
         empty = torch.rand(len(samples), generator=chance) < 0.1
         return self.features[torch.where(empty, 0, self.rows[samples])]

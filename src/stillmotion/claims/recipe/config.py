@@ -30,14 +30,20 @@ class RecipeConfig:
     text: LoopConfig = field(default=LoopConfig(num_steps=400, learning_rate=1e-3, decay_from=0.0, max_grad_norm=1e3))
     """The text encoder's training: the pair's text tower, in which every shape word can be read."""
     base: LoopConfig = field(
-        default=LoopConfig(num_steps=1600, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.995)
+        default=LoopConfig(num_steps=3000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.99)
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=640, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=1100, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
-    judge: LoopConfig = field(default=LoopConfig(num_steps=400, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
+    camera_clips: int = 32
+    """Drawn clips of each camera motion; the paper takes 20 to 50."""
+    camera_steps: int = 200
+    """Steps of each camera motion's MotionLoRA."""
+    camera_rate: float = 1e-3
+    """Their peak rate; matrices of rank 16 at widths of 128 bear more than those of large models."""
+    judge: LoopConfig = field(default=LoopConfig(num_steps=1000, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
     """The training of the network that reads pictures back."""
 
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillmotion.data import CacheHeader, ClipSource, Prepared, open_source
+from stillmotion.data import CacheHeader, ClipSource, Prepared
 from stillmotion.data.cache_folder import begin
 from stillmotion.data.sources import without_caption
 from stillmotion.devices import choose_device
 from stillmotion.training.preparing.config import PrepareConfig
-from stillmotion.training.preparing.share import fill_share, vae_and_header
+from stillmotion.training.preparing.share import fill_share, opened, vae_and_header
 from stillmotion.training.preparing.spread import spread
 
 
@@ -62,7 +62,7 @@ def preparing(config: PrepareConfig, *, cancel: Callable[[], bool] | None = None
         MismatchError: The folder holds a cache of another kind.
         Cancelled: `cancel` said so.
     """
-    source = open_source(config.source, video_folder=config.video_folder)
+    source = opened(config)
     choose_device(config.device)  # a wrong name is told before the weights are read
     return _events(config, source, cancel or _never)
 

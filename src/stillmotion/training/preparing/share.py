@@ -8,12 +8,22 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from stillmotion.data import CacheHeader, ClipRecipe, ClipSource, Encode, Prepared, prepare, vae_fingerprint
+from stillmotion.data import (
+    CacheHeader,
+    ClipRecipe,
+    ClipSource,
+    Encode,
+    Prepared,
+    open_source,
+    prepare,
+    vae_fingerprint,
+)
 from stillmotion.devices import choose_device
 from stillmotion.t2i import load_t2i, load_vae
 from stillmotion.t2i.naming import named_model
 from stillmotion.t2i.quiet import hide_loading_bars
 from stillmotion.toyworld import weights_folder
+from stillmotion.training.drawn import drawn_footage
 from stillmotion.training.preparing.config import TOYWORLD, PrepareConfig
 
 
@@ -35,6 +45,12 @@ def fill_share(
         cancel=cancel,
     )
     return header, clips
+
+
+def opened(config: PrepareConfig) -> ClipSource:
+    """Return the clips; raise `FileError` where there are none."""
+    drawn = drawn_footage(config.source, seed=0, size=config.size[0])
+    return drawn or open_source(config.source, video_folder=config.video_folder)
 
 
 def share_of(config: PrepareConfig) -> tuple[int, int]:

@@ -14,10 +14,10 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from stillmotion.allocator import keep_freed_memory
-from stillmotion.data import Prepared, open_source
+from stillmotion.data import Prepared
 from stillmotion.errors import Cancelled, FileError, StillmotionError
 from stillmotion.training.preparing.config import PrepareConfig
-from stillmotion.training.preparing.share import fill_share
+from stillmotion.training.preparing.share import fill_share, opened
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_STOP = 2.0
@@ -85,8 +85,7 @@ def _do_share(config: PrepareConfig, pipe: Connection) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max((os.cpu_count() or 1) // config.worker[1], 1))
     try:
-        source = open_source(config.source, video_folder=config.video_folder)
-        _, clips = fill_share(config, source, pipe.poll)  # there is something to read once the pipe is closed
+        _, clips = fill_share(config, opened(config), pipe.poll)  # there is something to read once the pipe is closed
         for clip in clips:
             pipe.send(clip)
     except (Cancelled, ConnectionError):

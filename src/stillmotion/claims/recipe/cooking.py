@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from stillmotion.claims.recipe.cameras import camera_file, train_camera
 from stillmotion.claims.recipe.config import RecipeConfig, StageStep
 from stillmotion.claims.recipe.gates import check_base, check_text
 from stillmotion.claims.recipe.generation import train_base, train_motion
 from stillmotion.claims.recipe.perception import train_clip, train_judge, train_text, train_vae
+from stillmotion.data import CAMERA_MOTIONS
 from stillmotion.toyworld import write_manifest
 from stillmotion.training.loop import StepDone
 
@@ -25,7 +28,13 @@ def stages(config: RecipeConfig) -> dict[str, tuple[Path, Callable[[RecipeConfig
         "base": (weights / "unet" / "config.json", train_base),
         "judge": (weights / "judge" / "model.safetensors", train_judge),
         "motion": (weights / "motion" / "v3_toyworld_mm.safetensors", train_motion),
+        **{name: (camera_file(weights, name), partial(_train_camera, motion=name)) for name in CAMERA_MOTIONS},
     }
+
+
+def _train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
+    finish(config)  # what is trained over is a whole pipeline from here on
+    return train_camera(config, motion)
 
 
 def finish(config: RecipeConfig) -> Path:
