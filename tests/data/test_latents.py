@@ -111,6 +111,10 @@ def test_frames_may_be_thinned_and_clips_keep_their_shape(tmp_path: Path, clips:
         recipe_on_cache(recipe.replace(width=64), header)
     with pytest.raises(ConfigError, match="horizontal_flip: a cache holds no mirrored pictures"):
         recipe_on_cache(recipe.replace(horizontal_flip=True), header)
+    with pytest.raises(ConfigError, match=r"buckets: the cache holds one size, got .*32x32"):
+        recipe_on_cache(recipe.replace(buckets=True), replace(header, buckets=()))
+    with pytest.raises(ConfigError, match="buckets: the cache holds the sizes 24x40, 32x32, 40x24, got 32x32, 64x32"):
+        recipe_on_cache(recipe.replace(buckets=((32, 32), (64, 32))), header)
 
 
 def test_reading_takes_only_the_stretch_that_is_asked_for(

@@ -219,8 +219,6 @@ def test_clips_of_several_shapes_are_trained_at_their_own(
     assert main([*words, "-W", "32", "-H", "32", "--dtype", "float32", "--buckets"]) == 0
     cached = config.replace(data=str(tmp_path / "cache"), width=None, buckets=False, output_dir=tmp_path / "cached")
     assert losses(cached) == pytest.approx(plain, rel=1e-5)
-    with pytest.raises(ConfigError, match="buckets: the cache holds"):
-        sm.train(cached.replace(width=32, height=32, output_dir=tmp_path / "one-size"))
 
 
 def test_a_fine_tuning_that_unlearns_motion_is_stopped(tmp_path: Path) -> None:

@@ -74,11 +74,10 @@ def recipe_on_cache(recipe: ClipRecipe, header: CacheHeader) -> ClipRecipe:
         raise ConfigError(
             f"width, height: the cache is of {header.width}x{header.height}, got {recipe.width}x{recipe.height}"
         )
-    if bool(recipe.buckets) != bool(header.buckets) or (recipe.buckets and recipe.sizes != header.buckets):
+    if recipe.buckets and recipe.sizes != header.buckets:
         held = f"the sizes {_told(header.buckets)}" if header.buckets else "one size"
         raise ConfigError(
-            f"buckets: the cache holds {held}, got {_told(recipe.sizes) if recipe.buckets else 'none'}; prepare the clips "
-            "again, or leave it to the cache"
+            f"buckets: the cache holds {held}, got {_told(recipe.sizes)}; leave it to the cache, or prepare the clips again"
         )
     if recipe.horizontal_flip:
         raise ConfigError("horizontal_flip: a cache holds no mirrored pictures; leave it off, or train from the clips")
