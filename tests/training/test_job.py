@@ -279,7 +279,7 @@ def kill_and_go_on(config: TrainConfig, path: Path, times: int) -> None:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 1.0))
+        time.sleep(chance.uniform(0.0, 0.3))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL  # in the midst of it
@@ -290,7 +290,7 @@ def kill_and_go_on(config: TrainConfig, path: Path, times: int) -> None:
 def test_killed_at_any_moment_it_ends_bit_for_bit_as_if_it_had_not(
     config: TrainConfig, tmp_path: Path, times: int
 ) -> None:
-    last = 60 * times  # more than is done in the seconds between the kills
+    last = 15 * times  # more than is done in the seconds between the kills
     config = config.replace(num_steps=last, checkpoint_every=1, validate_every=last)
     sm.train(config)
     killed = config.replace(output_dir=tmp_path / "killed")
