@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stillmotion.data import CameraMotion, camera_path, move_camera
+from stillmotion.data import CameraMotion, move_camera
 from stillmotion.errors import ConfigError
-from stillmotion.training.drawn import NUM_FRAMES, DrawnFootage
+from stillmotion.training.drawn import NUM_FRAMES, DrawnFootage, drawn_footage
 
 SIDE = 64
 
@@ -23,10 +23,10 @@ def test_a_drawn_camera_moves_as_one_over_a_finished_picture(text: str) -> None:
     turned = DrawnFootage(1, seed=3, size=SIDE, camera=CameraMotion.parse("pan-right")).frames(0, ends)
     still = np.abs(turned[1].astype(float) - expected[1]).mean()
     assert np.abs(drawn[1].astype(float) - expected[1]).mean() < min(8, still)
-    assert camera_path(motion, NUM_FRAMES, (SIDE, SIDE), (SIDE, SIDE)).shape == (NUM_FRAMES, 2, 3)
     assert filmed.fingerprint() != DrawnFootage(1, seed=3, size=SIDE).fingerprint()
 
 
 def test_an_unknown_motion_is_named() -> None:
     with pytest.raises(ConfigError, match="zoom-in"):
-        CameraMotion.parse("zoom-inn")
+        drawn_footage("toyworld:2:zoom-inn", seed=0, size=SIDE)
+    assert drawn_footage("my-clips", seed=0, size=SIDE) is None

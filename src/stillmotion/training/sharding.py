@@ -75,7 +75,7 @@ def load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> Non
 
 def _each(moments: Mapping[str, Any], keep: bool) -> dict[str, Any]:
     tensors = {name: value for name, value in moments.items() if isinstance(value, Tensor)}
-    return {**moments, **gathered(tensors, keep=keep)} if keep else gathered(tensors, keep=keep)
+    return {**moments, **gathered(tensors, keep=keep)}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
