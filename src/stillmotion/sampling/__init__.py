@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from stillmotion.lazy import lazily
 
 if TYPE_CHECKING:
+    from stillmotion.sampling.control import Control as Control
+    from stillmotion.sampling.control import Moment as Moment
+    from stillmotion.sampling.control import Steering as Steering
     from stillmotion.sampling.denoiser import Denoiser as Denoiser
     from stillmotion.sampling.denoiser import Guidance as Guidance
     from stillmotion.sampling.loop import Step as Step

@@ -2,9 +2,9 @@
 what is sampled.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from stillmotion.sampling.control import Control, Moment, steering
 from stillmotion.sampling.schedule import Diffusion
 from stillmotion.shapes import fold_frames, repeat_per_frame, unfold_frames
 
@@ -35,11 +36,12 @@ class Guidance:
 class Denoiser:
     """A UNet, plugged with motion or plain, that takes clips.
 
-    A plain UNet sees every frame as a picture of its own, so one frame makes it the image model.
+    A plain UNet sees every frame as a picture of its own, so one frame makes it the image model. `controls` act on every
+    prediction, each when and how strongly it says.
     """
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        self.unet = unet
+    def __init__(self, unet: UNet2DConditionModel, controls: Sequence[Control] = ()) -> None:
+        self.unet, self.controls = unet, tuple(controls)
         self._reads_text = [m for m in unet.modules() if isinstance(m, Attention) and m.is_cross_attention]
 
     def __call__(
@@ -47,22 +49,28 @@ class Denoiser:
         latents: Latents,
         timesteps: Num[Tensor, ""] | Int[Tensor, "batch"] | int | float,
         text: Text,
+        *,
+        moment: Moment | None = None,
         **extra: object,
     ) -> Latents:
         """Return the prediction for `latents` at one timestep for all or one per clip.
 
-        `text` has one set of rows per clip, or one per frame (batch·frames). `extra` goes to the UNet as it is
-        (ControlNet residuals, `added_cond_kwargs`), in image layout. The UNet computes in its own dtype, the prediction
-        has the latents': a sampler adds up many small steps, and does so best in float32.
+        `text` has one set of rows per clip, or one per frame (batch·frames). `moment` is what the controls go by; without
+        it the latents are the whole clip, at its first step. `extra` goes to the UNet as it is, in image layout. The UNet
+        computes in its own dtype, the prediction has the latents': a sampler adds up many small steps, and does so best
+        in float32.
         """
         frames = latents.shape[2]
         shared = frames if len(text) == len(latents) else 1
         rows = repeat_per_frame(text, shared)
         times = torch.as_tensor(timesteps, device=latents.device)
         times = times.repeat_interleave(frames) if times.ndim else times
-        images, dtype = fold_frames(latents), self.unet.dtype
+        dtype = self.unet.dtype
+        images, rows = fold_frames(latents).to(dtype), rows.to(dtype)
+        added = steering(self.controls, images, times, rows, moment or Moment(frames=range(frames)))
         with self._projected_once(shared):
-            predicted = self.unet(images.to(dtype), times, encoder_hidden_states=rows.to(dtype), **extra).sample
+            arguments = {**(added.arguments() if added else {}), **extra}
+            predicted = self.unet(images, times, encoder_hidden_states=rows, **arguments).sample
         return unfold_frames(predicted.to(latents.dtype), frames)
 
     @contextmanager
@@ -84,12 +92,15 @@ class Denoiser:
             for handle in handles:
                 handle.remove()
 
-    def guided(self, latents: Latents, timestep: Tensor, guidance: Guidance, **extra: object) -> Latents:
+    def guided(
+        self, latents: Latents, timestep: Tensor, guidance: Guidance, *, moment: Moment | None = None, **extra: object
+    ) -> Latents:
         """Return the guided prediction, both halves computed in one batch."""
         if guidance.scale == 1:
-            return self(latents, timestep, guidance.text, **extra)
+            return self(latents, timestep, guidance.text, moment=moment, **extra)
         text = torch.cat([guidance.empty, guidance.text])
-        without, told = self(torch.cat([latents, latents]), timestep, text, **extra).chunk(2)
+        both = replace(moment or Moment(frames=range(latents.shape[2])), guided=True)
+        without, told = self(torch.cat([latents, latents]), timestep, text, moment=both, **extra).chunk(2)
         return without + guidance.scale * (told - without)
 
     def loss(

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stillmotion.errors import Cancelled, ConfigError
+from stillmotion.sampling.control import Moment
 from stillmotion.sampling.denoiser import Denoiser, Guidance
 from stillmotion.seeding import generator
 from stillmotion.shapes import fold_frames, unfold_frames
@@ -67,7 +68,9 @@ def sample(
     for index, timestep in enumerate(sampler.timesteps):
         if cancelled():
             raise Cancelled(f"Stopped after {index} of {len(sampler.timesteps)} steps.")
-        predicted = denoiser.guided(sampler.scale_model_input(latents, timestep), timestep, guidance)
+        moment = Moment(frames=range(noise.shape[2]), progress=index / len(sampler.timesteps))
+        scaled = sampler.scale_model_input(latents, timestep)
+        predicted = denoiser.guided(scaled, timestep, guidance, moment=moment)
         if "generator" in takes:
             options["generator"] = _generators(seeds, index, noise.shape[2])
         stepped = sampler.step(fold_frames(predicted), timestep, fold_frames(latents), **options).prev_sample
