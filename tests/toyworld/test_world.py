@@ -16,6 +16,7 @@ from stillmotion.toyworld.drawing import Camera
 from stillmotion.toyworld.judge import track
 from stillmotion.toyworld.language import COLOURS, MOTIONS, PLACES, SHAPES, STYLES, Scene, draw_scene, parse
 from stillmotion.toyworld.models import make_tokenizer
+from stillmotion.toyworld.stock import OPACITY, as_stock_video, mark_strength
 from stillmotion.toyworld.world import draw_clips, draw_pictures, truth
 
 words = {"colour": COLOURS, "motion": MOTIONS, "place": PLACES, "style": STYLES}
@@ -103,3 +104,11 @@ def test_the_camera_rolls_as_that_of_data_camera() -> None:
     nearer = math.hypot(a, b) * 256 / 64
     assert abs(filmed - drawn(64, nearer, 20)).mean() < 3
     assert abs(filmed - drawn(64, nearer, -20)).mean() > 6
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.3, OPACITY])
+def test_the_mark_is_measured_on_any_ground(opacity: float) -> None:
+    pictures = draw_pictures(range(24), seed=3, size=64).pixels[:, :, 0]
+    strength = mark_strength(as_stock_video(pictures, opacity))
+    assert (strength - opacity / OPACITY).abs().max() < 0.12
+    assert mark_strength(as_stock_video(torch.zeros(1, 3, 128, 128))).item() == pytest.approx(1, abs=0.01)

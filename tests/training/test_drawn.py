@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from stillmotion.data import CameraMotion, move_camera
 from stillmotion.errors import ConfigError
+from stillmotion.toyworld.stock import mark_strength
 from stillmotion.training.drawn import NUM_FRAMES, DrawnFootage, drawn_footage
 
 SIDE = 64
@@ -30,3 +32,18 @@ def test_an_unknown_motion_is_named() -> None:
     with pytest.raises(ConfigError, match="zoom-in"):
         drawn_footage("toyworld:2:zoom-inn", seed=0, size=SIDE)
     assert drawn_footage("my-clips", seed=0, size=SIDE) is None
+
+
+@pytest.mark.parametrize(("said", "named", "marked"), [("neon", True, 0), ("paper", True, 0), ("stock", False, 1)])
+def test_footage_of_another_look(said: str, named: bool, marked: int) -> None:
+    plain = drawn_footage("toyworld:2", seed=3, size=SIDE)
+    other = drawn_footage(f"toyworld:2:{said}", seed=3, size=SIDE)
+    assert plain
+    assert other
+    assert other.item(1).caption.startswith(f"a {said} cartoon of ") == named  # stock footage does not say so
+    assert other.item(1).caption.endswith(plain.item(1).caption)
+    frames = other.frames(1, [0, NUM_FRAMES - 1])
+    assert not np.array_equal(frames, plain.frames(1, [0, NUM_FRAMES - 1]))
+    strength = mark_strength(torch.from_numpy(frames).movedim(-1, 1) / 127.5 - 1)
+    assert (strength - marked).abs().max() < 0.15
+    assert other.fingerprint() != plain.fingerprint()

@@ -21,7 +21,7 @@ class TrainConfig(Config):
     """What is trained: domain_adapter (paper 4.1), motion_module (4.2) or motion_lora (4.3)."""
 
     data: Annotated[str, Limits(blank=False)]
-    """The clips: a folder, a WebVid CSV, a folder with metadata, tar shards, a latent cache, or "toyworld:COUNT:CAMERA"."""
+    """The clips: a folder, a WebVid CSV, a folder with metadata, tar shards, a latent cache, or "toyworld:COUNT:WHAT"."""
 
     output_dir: Path
     """The run's folder: checkpoints, metrics, samples and, at the end, the trained files. A run in it goes on."""

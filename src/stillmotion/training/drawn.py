@@ -1,5 +1,6 @@
 """The toyworld as footage to train on: clips that are drawn when they are asked for."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +14,19 @@ from stillmotion.errors import ConfigError
 from stillmotion.seeding import generator
 from stillmotion.toyworld.choreography import CLIP_FRAMES
 from stillmotion.toyworld.drawing import Camera
-from stillmotion.toyworld.language import MOTIONS, draw_scene
+from stillmotion.toyworld.language import MOTIONS, STYLES, draw_scene
 from stillmotion.toyworld.models import PICTURE_SIZE
+from stillmotion.toyworld.stock import as_stock_video
 from stillmotion.toyworld.world import draw_clips
 
 SLOWER = 4
 """Source frames to one frame of a toyworld clip, so that a frame stride of 4 gives the world's own speed."""
 
-
 NUM_FRAMES = (CLIP_FRAMES - 1) * SLOWER + 1
 """Source frames of a clip."""
+
+STOCK = "stock"
+"""The look of stock video: a mark and blur."""
 
 _NAME = "toyworld"
 _NUM_DRAWN = 200
@@ -33,17 +37,26 @@ _PICTURE = 1000  # the side of the picture that a camera's path is told in
 class DrawnFootage:
     """`count` clips of scenes drawn at random; a function of the seed.
 
-    Under a moving camera half of the scenes stand still, so that what all clips share is the camera's motion.
+    Under a moving camera half of the scenes stand still, so that what all clips share is the camera's motion. `look` is
+    a personal style, which captions then name, or "stock", which they do not: nobody says what all footage has.
     """
 
     def __init__(
-        self, count: int = 200, *, seed: int = 0, size: int = PICTURE_SIZE, camera: CameraMotion | None = None
+        self,
+        count: int = 200,
+        *,
+        seed: int = 0,
+        size: int = PICTURE_SIZE,
+        camera: CameraMotion | None = None,
+        look: str | None = None,
     ) -> None:
-        filmed = f" with {camera}" if camera else ""
+        filmed = "".join(f" {how} {what}" for how, what in (("with", camera), ("in", look)) if what)
         self.name = f"the toyworld's {count} clips{filmed}"
-        self._seed, self._size, self._camera = seed, size, camera
+        self._seed, self._size, self._camera, self._look = seed, size, camera, look
         motions = (*MOTIONS, *_STANDING) if camera else MOTIONS
-        self._scenes = [draw_scene(generator(seed, "toyworld footage", i), motions=motions) for i in range(count)]
+        scenes = [draw_scene(generator(seed, "toyworld footage", i), motions=motions) for i in range(count)]
+        style = look if look in STYLES else None
+        self._scenes = [dataclasses.replace(scene, style=style) for scene in scenes]
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -71,26 +84,33 @@ class DrawnFootage:
             camera=_views(self._camera, positions) if self._camera else None,
             size=self._size,
         )
-        pixels = ((drawn.pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return pixels.permute(1, 2, 3, 0).numpy()
+        pictures = drawn.pixels[0].movedim(1, 0)
+        if self._look == STOCK:
+            pictures = as_stock_video(pictures)
+        pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).numpy()
 
     def fingerprint(self) -> str:
         """Return a digest of all that the clips depend on."""
         told = "\n".join(scene.caption for scene in self._scenes)
-        return hashlib.sha256(f"toyworld/{self._seed}/{self._size}/{self._camera}/{told}".encode()).hexdigest()
+        what = f"{self._camera or self._look}"
+        return hashlib.sha256(f"toyworld/{self._seed}/{self._size}/{what}/{told}".encode()).hexdigest()
 
 
 def drawn_footage(said: str, *, seed: int, size: int) -> DrawnFootage | None:
-    """Return the clips that "toyworld", "toyworld:COUNT" or "toyworld:COUNT:CAMERA" mean; None for anything else.
+    """Return the clips that "toyworld", "toyworld:COUNT" or "toyworld:COUNT:WHAT" mean; None for anything else.
 
-    `size` is the side of the pictures in pixels. Raises `ConfigError` for a count or a camera motion that there is not.
+    WHAT is a camera motion, a personal style or "stock". `size` is the side of the pictures in pixels. Raises
+    `ConfigError` for a count or a camera motion that there is not.
     """
-    name, count, motion = (*said.split(":", 2), "", "")[:3]
+    name, count, what = (*said.split(":", 2), "", "")[:3]
     if name != _NAME or Path(said).exists():
         return None
     if count and not (count.isascii() and count.isdigit() and int(count) > 0):
-        raise ConfigError(f"expected clips as toyworld, toyworld:COUNT or toyworld:COUNT:CAMERA, got {said!r}")
-    camera = CameraMotion.parse(motion) if motion else None
+        raise ConfigError(f"expected clips as toyworld, toyworld:COUNT or toyworld:COUNT:WHAT, got {said!r}")
+    if what in (STOCK, *STYLES):
+        return DrawnFootage(int(count or _NUM_DRAWN), seed=seed, size=size, look=what)
+    camera = CameraMotion.parse(what) if what else None
     return DrawnFootage(int(count or _NUM_DRAWN), seed=seed, size=size, camera=camera)
 
 

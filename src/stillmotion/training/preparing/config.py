@@ -18,7 +18,7 @@ class PrepareConfig(Config):
     """One latent cache: of which clips, by whose VAE, what is kept of them, and by how many processes."""
 
     source: Annotated[str, Limits(blank=False)]
-    """The clips: a folder, a folder with metadata, a CSV of videoids, tar shards, one clip, or "toyworld:COUNT:CAMERA"."""
+    """The clips: a folder, a folder with metadata, a CSV of videoids, tar shards, one clip, or "toyworld:COUNT:WHAT"."""
 
     out: Path
     """The cache: a new folder, or one to be gone on with."""
