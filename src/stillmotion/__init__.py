@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from stillmotion.animate import Session as Session
     from stillmotion.animate import Started as Started
     from stillmotion.animate import StepDone as StepDone
+    from stillmotion.animate import WindowDone as WindowDone
     from stillmotion.animate import animate as animate
     from stillmotion.animate import animation as animation
     from stillmotion.animate import replay as replay
+    from stillmotion.baselines import Text2VideoZeroConfig as Text2VideoZeroConfig
+    from stillmotion.baselines import TuneAVideoConfig as TuneAVideoConfig
+    from stillmotion.baselines import baseline as baseline
     from stillmotion.checkpoints import FileInfo as FileInfo
     from stillmotion.checkpoints import convert as convert
     from stillmotion.checkpoints import inspect as inspect
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     from stillmotion.errors import FileError as FileError
     from stillmotion.errors import MismatchError as MismatchError
     from stillmotion.errors import StillmotionError as StillmotionError
+    from stillmotion.evaluation import EvaluateConfig as EvaluateConfig
+    from stillmotion.evaluation import Evaluation as Evaluation
+    from stillmotion.evaluation import evaluate as evaluate
     from stillmotion.motion import DomainAdapter as DomainAdapter
     from stillmotion.motion import MotionLora as MotionLora
     from stillmotion.motion import MotionModule as MotionModule
@@ -43,7 +50,9 @@ if TYPE_CHECKING:
     from stillmotion.motion import plug as plug
     from stillmotion.t2i import T2I as T2I
     from stillmotion.t2i import load_t2i as load_t2i
+    from stillmotion.training import PersonalizeConfig as PersonalizeConfig
     from stillmotion.training import TrainConfig as TrainConfig
+    from stillmotion.training import personalize as personalize
     from stillmotion.training import train as train
 
 NAMES = lazily(__name__)

@@ -8,9 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    SparseControlNetModel,
+    T2IAdapter,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from stillmotion.animate import AnimateConfig
 from stillmotion.motion import MotionModule
@@ -105,6 +118,80 @@ def style_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.0)}
     save_file(tensors, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def control_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write a control model of a kind with random weights, once, and return its file or folder."""
+    made: dict[str, Path] = {}
+
+    def write(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind) / kind
+            _CONTROLS[kind](made[kind], tiny_model)
+        return made[kind] if kind != "ip_adapter" else made[kind] / "ip-adapter.safetensors"
+
+    return write
+
+
+def _randomised(model: torch.nn.Module) -> Any:
+    generator = torch.Generator().manual_seed(2)
+    for name, value in model.named_parameters():
+        if not name.endswith(".pe"):
+            value.data = 0.1 * torch.randn(value.shape, generator=generator)
+    return model
+
+
+def _write_controlnet(folder: Path, tiny_model: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(tiny_model / "unet")
+    _randomised(ControlNetModel.from_unet(unet)).save_pretrained(folder)
+
+
+def _write_t2i_adapter(folder: Path, _: Path) -> None:
+    _randomised(T2IAdapter(channels=list(WIDTHS), num_res_blocks=1, downscale_factor=8)).save_pretrained(folder)
+
+
+def _write_sparse(folder: Path, style: str) -> None:
+    sizes = {"block_out_channels": WIDTHS, "layers_per_block": 1, "cross_attention_dim": TEXT_WIDTH}
+    rgb = style == "rgb"
+    _randomised(
+        SparseControlNetModel(
+            **sizes,
+            attention_head_dim=4,
+            norm_num_groups=8,
+            motion_num_attention_heads=8,
+            conditioning_channels=4 if rgb else 3,
+            use_simplified_condition_embedding=rgb,
+        )
+    ).save_pretrained(folder)
+
+
+def _write_ip_adapter(folder: Path, tiny_model: Path) -> None:
+    """Write a plain IP-Adapter and, beside it, its image encoder."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=16, projection_dim=16, **sizes))
+    encoder.save_pretrained(folder / "image_encoder")
+    generator = torch.Generator().manual_seed(3)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return 0.3 * torch.randn(shape, generator=generator)
+
+    tensors = {"image_proj.proj.weight": drawn(4 * TEXT_WIDTH, 16), "image_proj.proj.bias": drawn(4 * TEXT_WIDTH)}
+    tensors |= {"image_proj.norm.weight": torch.ones(TEXT_WIDTH), "image_proj.norm.bias": torch.zeros(TEXT_WIDTH)}
+    layers = UNet2DConditionModel.from_pretrained(tiny_model / "unet").attn_processors
+    for index, name in enumerate(layers):
+        if name.endswith("attn2.processor"):  # the original numbers all attentions, and stores every other one
+            tensors |= {f"ip_adapter.{index}.to_{part}_ip.weight": drawn(WIDTHS[0], TEXT_WIDTH) for part in "kv"}
+    save_file(tensors, folder / "ip-adapter.safetensors")
+
+
+_CONTROLS: dict[str, Callable[[Path, Path], None]] = {
+    "controlnet": _write_controlnet,
+    "t2i_adapter": _write_t2i_adapter,
+    "sparse_rgb": lambda folder, _: _write_sparse(folder, "rgb"),
+    "sparse_scribble": lambda folder, _: _write_sparse(folder, "scribble"),
+    "ip_adapter": _write_ip_adapter,
+}
 
 
 @pytest.fixture

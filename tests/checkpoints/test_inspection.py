@@ -130,14 +130,62 @@ OTHER_FILES: dict[str, tuple[Tensors, str, str | None]] = {
     ),
     "ControlNet": ({"control_model.zero_convs.0.0.weight": torch.zeros(2)}, "controlnet", None),
     "ControlNet, diffusers": ({"controlnet_cond_embedding.conv_in.weight": torch.zeros(2)}, "controlnet", None),
+    "ControlNet of SDXL": (
+        {
+            "controlnet_cond_embedding.conv_in.weight": torch.zeros(2),
+            "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight": torch.zeros(4, 2048),
+        },
+        "controlnet",
+        "sdxl",
+    ),
+    "ControlNet, bare": (
+        {
+            "input_hint_block.0.weight": torch.zeros(2),
+            "middle_block.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(4, 768),
+        },
+        "controlnet",
+        "sd15",
+    ),
+    "T2I-Adapter": (
+        {"conv_in.weight": torch.zeros(8, 192, 3, 3), "body.0.block1.weight": torch.zeros(2)},
+        "t2i_adapter",
+        "sd15",
+    ),
+    "T2I-Adapter, diffusers": (
+        {
+            "adapter.conv_in.weight": torch.zeros(8, 768, 3, 3),
+            "adapter.body.0.resnets.0.block1.weight": torch.zeros(2),
+        },
+        "t2i_adapter",
+        "sdxl",
+    ),
+    "T2I-Adapter, light": (
+        {
+            "body.0.in_conv.weight": torch.zeros(8, 64, 1, 1),
+            "body.0.out_conv.weight": torch.zeros(2),
+        },
+        "t2i_adapter",
+        "sd15",
+    ),
+    "IP-Adapter": (
+        {"image_proj.proj.weight": torch.zeros(8, 8), "ip_adapter.1.to_k_ip.weight": torch.zeros(4, 768)},
+        "ip_adapter",
+        "sd15",
+    ),
     "SparseCtrl, rgb": (
         reference_motion() | {"controlnet_cond_embedding.weight": torch.zeros(32, 5, 3, 3)},
-        "sparsectrl",
+        "sparse_control",
+        "rgb",
+    ),
+    "SparseCtrl, of a trainer": (
+        {f"module.{name}": value for name, value in reference_motion().items()}
+        | {"module.controlnet_cond_embedding.weight": torch.zeros(32, 5, 3, 3)},
+        "sparse_control",
         "rgb",
     ),
     "SparseCtrl, scribble": (
         reference_motion() | {"controlnet_cond_embedding.conv_in.weight": torch.zeros(16, 4, 3, 3)},
-        "sparsectrl",
+        "sparse_control",
         "scribble",
     ),
     "Hotshot-XL": (

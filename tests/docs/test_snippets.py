@@ -59,7 +59,7 @@ def test_every_snippet_says_what_it_is() -> None:
 def test_commands_are_what_the_command_line_takes(
     snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillmotion import AnimateConfig, TrainConfig
+    from stillmotion import AnimateConfig, PersonalizeConfig, TrainConfig
 
     monkeypatch.chdir(tmp_path)
     for written in of("yaml"):
@@ -76,6 +76,9 @@ def test_commands_are_what_the_command_line_takes(
             arguments = parser.parse(words[len(name.split()) :])
             if name == "animate":
                 config_from(AnimateConfig, arguments)
+            if name == "personalize":
+                arguments.method = arguments.method.replace("-", "_")
+                config_from(PersonalizeConfig, arguments)
             if name == "train":
                 arguments.stage = arguments.stage.replace("-", "_")
                 config_from(TrainConfig, arguments)
@@ -85,11 +88,12 @@ def test_commands_are_what_the_command_line_takes(
 
 @pytest.mark.parametrize("snippet", of("yaml"), ids=str)
 def test_yaml_is_a_config(snippet: Snippet, tmp_path: Path) -> None:
-    from stillmotion import AnimateConfig, TrainConfig
+    from stillmotion import AnimateConfig, PersonalizeConfig, TrainConfig
 
     path = tmp_path / "page.yaml"
     path.write_text(snippet.text, encoding="utf-8")
-    (TrainConfig if "stage:" in snippet.text else AnimateConfig).from_yaml(path)
+    kinds = {"stage:": TrainConfig, "method:": PersonalizeConfig}
+    next((kind for key, kind in kinds.items() if key in snippet.text), AnimateConfig).from_yaml(path)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionMode
 
 from stillmotion.errors import Cancelled, ConfigError
 from stillmotion.motion import VARIANTS
-from stillmotion.sampling import Denoiser, Diffusion, Guidance, make_sampler, sample
+from stillmotion.sampling import Course, Denoiser, Diffusion, Guidance, make_sampler, sample
 from stillmotion.seeding import frame_noise
 
 SCHEDULE = VARIANTS["v3"].noise_schedule.scheduler_kwargs()
@@ -61,7 +61,9 @@ def ends(
     noise = torch.cat([frame_noise(seed, range(num_frames), (4, 8, 8)) for seed in seeds])
     guidance = Guidance(text[:1].expand(len(seeds), -1, -1), text[1:].expand(len(seeds), -1, -1), 2.0)
     sampler = make_sampler(name, SCHEDULE, "epsilon")
-    *_, last = sample(Denoiser(unet), sampler, noise, guidance, num_inference_steps=3, seed=seeds, eta=1.0)
+    *_, last = sample(
+        Denoiser(unet), sampler, noise, guidance, num_inference_steps=3, seed=seeds, course=Course(eta=1.0)
+    )
     return last.latents
 
 

@@ -201,12 +201,15 @@ def test_what_does_not_fit_is_refused_and_nothing_is_applied(
         "but the layer has": tensors | {name: torch.zeros(7, RANK, 1, 1)},
         "a tensor of a LoRA that is not known": tensors | {f"{stem}.lora_left.weight": torch.zeros(1)},
         "is a DoRA": tensors | {f"{stem}.dora_scale": torch.zeros(1)},
-        "is a LoHa": {f"{stem}.hada_w1_a": torch.zeros(1)},
-        "is a LoKr": {f"{stem}.lokr_w1": torch.zeros(1)},
-        "is a LoCon in Tucker form": tensors | {f"{stem}.lora_mid.weight": torch.zeros(1)},
-        "is a difference of whole weights": {f"{stem}.diff": torch.zeros(1)},
+        "is an OFT": {f"{stem}.oft_blocks": torch.zeros(1)},
+        "1 of 1 updates lack a half, first mid_block_attentions_0_proj_in": {f"{stem}.hada_w1_a": torch.zeros(1)},
+        "2 layers by another size": {
+            f"lora_unet_{layer}.diff": torch.zeros(3) for layer in ("mid_block_attentions_0_proj_in", "conv_in")
+        },
         "updates a motion module": {"down_blocks.0.motion_modules.0.attn1.to_q_lora.up.weight": torch.zeros(1)},
-        "LoRA of Stable Diffusion XL; it does not fit": {"lora_te2_text_model.lora_up.weight": torch.zeros(1)},
+        "LoRA of Stable Diffusion XL; it does not fit": {
+            f"lora_te2_text_model.lora_{half}.weight": torch.zeros(1, 1) for half in ("up", "down")
+        },
         "is no LoRA; its 1 tensors": {"model.diffusion_model.out.weight": torch.zeros(1)},
     }
     for said, content in refused.items():
@@ -216,6 +219,25 @@ def test_what_does_not_fit_is_refused_and_nothing_is_applied(
         apply_lora(model, tmp_path)
     assert all(torch.equal(*pair) for pair in zip(outputs(model), plain, strict=True))
     assert model.report == []
+
+
+def test_a_partial_match_is_allowed_by_name_and_said(pipe: StableDiffusionPipeline, model: T2I, write: Write) -> None:
+    tensors, plain = kohya(pipe), outputs(model)
+    stem = "lora_unet_mid_block_attentions_0_proj_in"
+    strange = {f"lora_unet_nowhere.lora_{half}.weight": torch.zeros(4, 4) for half in ("up", "down")}
+    strange |= {f"{stem}.lora_up.weight": torch.zeros(7, RANK, 1, 1), f"{stem}.lora_left.weight": torch.zeros(1)}
+    rest = {name: value for name, value in tensors.items() if not name.startswith(f"{stem}.")}
+    expected = apply_lora(model, write(rest, "rest.safetensors"), 0.7)
+    theirs = outputs(model)
+    expected.remove()
+    apply_lora(model, write(tensors | strange, "part.safetensors"), 0.7, partial=True)
+    assert all(torch.equal(*pair) for pair in zip(outputs(model), theirs, strict=True))
+    assert not torch.equal(theirs[0], plain[0])
+    assert model.report[0].endswith(
+        "; skipped 1 (not known); skipped 1 (no such layer here); skipped 1 (another size than the layer's)"
+    )
+    with pytest.raises(MismatchError, match="none of its 1 updates fits this model"):
+        apply_lora(model, write({name: value for name, value in strange.items() if "nowhere" in name}), partial=True)
 
 
 def test_what_is_beside_the_updates_is_reported(pipe: StableDiffusionPipeline, model: T2I, write: Write) -> None:

@@ -147,7 +147,7 @@ def test_an_inpainting_model_is_refused(tensors: Tensors, write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("conditioner.embedders.0.weight", "Stable Diffusion XL checkpoint"),
+        ("conditioner.embedders.0.model.weight", "Stable Diffusion XL refiner checkpoint"),
         ("cond_stage_model.model.ln_final.weight", "Stable Diffusion 2 checkpoint"),
         ("model.diffusion_model.joint_blocks.0.weight", "Stable Diffusion 3 checkpoint"),
         ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight", "a motion module"),

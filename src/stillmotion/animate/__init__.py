@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stillmotion.animate.events import Loaded as Loaded
     from stillmotion.animate.events import Started as Started
     from stillmotion.animate.events import StepDone as StepDone
+    from stillmotion.animate.events import WindowDone as WindowDone
     from stillmotion.animate.job import animate as animate
     from stillmotion.animate.job import animation as animation
     from stillmotion.animate.job import run as run

@@ -1,13 +1,14 @@
 """What can be said about a clip that is to be made. The command line, YAML and the Studio read their fields here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from stillmotion.config import AdapterFile, Config, Limits
+from stillmotion.config import AdapterFile, Config, ControlFile, EmbeddingFile, Limits
 from stillmotion.data import ClipFormat
 from stillmotion.motion import VARIANTS
-from stillmotion.sampling import SamplerName
+from stillmotion.sampling import BlendName, FilterName, FusionName, NoiseName, SamplerName
 
 TOYWORLD = "toyworld"
 """The model name that means the tiny weights inside the package."""
@@ -25,6 +26,24 @@ class AnimateConfig(Config):
     negative_prompt: str = ""
     """What it is led away from."""
 
+    prompt_map: Annotated[Mapping[int, str], Limits(blank=False)] = field(default_factory=dict)
+    """Where the prompt travels, {frame: text}; -1 is the last frame, and the prompt itself is what frame 0 shows."""
+
+    negative_map: Mapping[int, str] = field(default_factory=dict)
+    """Where the negative prompt travels, {frame: text}."""
+
+    head_prompt: str = ""
+    """What stands before every text of the prompt."""
+
+    tail_prompt: str = ""
+    """What stands behind every text of the prompt."""
+
+    hold_ratio: Annotated[float, Limits(minimum=0, maximum=1)] = 0.0
+    """The share of the way to the next text in which a text holds, before it blends; 1 changes at once."""
+
+    prompt_blend: BlendName = "linear"
+    """How two texts are blended: on a straight line between their features, or on a great circle."""
+
     model: Annotated[str, Limits(blank=False)] = TOYWORLD
     """The text-to-image model: a diffusers folder, a single .safetensors or .ckpt file, a hub id, or "toyworld"."""
 
@@ -33,6 +52,21 @@ class AnimateConfig(Config):
 
     loras: tuple[AdapterFile, ...] = ()
     """LoRAs of the image model, each a file or file:strength."""
+
+    embeddings: tuple[EmbeddingFile, ...] = ()
+    """Textual inversions, each a file or word=file; in the prompt, the word or else the file's name stands for it."""
+
+    custom_diffusion: tuple[AdapterFile, ...] = ()
+    """Custom Diffusion weights with their new words, each a file, file:strength or the folder of the training."""
+
+    allow_partial: tuple[str, ...] = ()
+    """Names of LoRA and Custom Diffusion files that may fit in part; what does not is left out and said."""
+
+    trigger_words: tuple[str, ...] = ()
+    """Words that the model listens for, where no file says them; a prompt without them is told so."""
+
+    clip_skip: Annotated[int, Limits(minimum=1)] = 1
+    """Which of the text encoder's layers is read, from the end; 1 is the last, many drawing styles want 2."""
 
     motion: str | None = None
     """The motion module, in any dialect; "toyworld" brings its own."""
@@ -44,13 +78,67 @@ class AnimateConfig(Config):
     """What the motion module's norm pools over; `across_frames` for what diffusers trained, else the variant's own."""
 
     motion_loras: tuple[AdapterFile, ...] = ()
-    """MotionLoRAs, each a file or file:strength."""
+    """MotionLoRAs, each a file or file:strength; the toyworld has one for each camera motion, "zoom-in"."""
 
     domain_adapter: AdapterFile | None = None
     """The domain adapter that the motion module was trained with, a file or file:strength; 0 leaves it out."""
 
+    controls: tuple[ControlFile, ...] = ()
+    """What steers, ControlNet to SparseCtrl, each MODEL=SOURCE:STRENGTH@OPTION: canny.safetensors=dance.mp4:0.8@canny@0-0.5."""
+
+    image: Path | None = None
+    """A picture that the clip begins with: a SparseCtrl RGB's among the controls, else where the frames are drawn from."""
+
+    last_image: Path | None = None
+    """A picture that the clip ends with, in the same way."""
+
+    video: Path | None = None
+    """A video or a folder of frames that is drawn anew, cut to the clip's length."""
+
+    denoise: Annotated[float | None, Limits(minimum=0, maximum=1)] = None
+    """The share of the steps in which video or image are drawn anew; 0.75 by default, less keeps more of them."""
+
+    motion_lora_strengths: tuple[float | Mapping[int, float], ...] = ()
+    """Each MotionLoRA's strength over the clip, a number or {frame: number}, times the one of its file."""
+
+    motion_strength: Annotated[float | Mapping[int, float], Limits(minimum=0, maximum=10)] = 1.0
+    """How much it moves, a number or {frame: number}; 1 as trained, 0 makes a picture of every frame."""
+
     num_frames: Annotated[int, Limits(minimum=1)] = 16
     """How many frames the clip has."""
+
+    loop: Literal["open", "closed"] = "open"
+    """Whether the last frame flows into the first."""
+
+    context: Literal["static", "uniform", "looped", "inside"] | None = None
+    """How windows lie over a long clip; inside shows all frames at once and looks through windows within; static by default."""
+
+    context_length: Annotated[int | None, Limits(minimum=1)] = None
+    """Frames of a window; 16 by default, or as many as the motion module has positions for."""
+
+    context_overlap: Annotated[int | None, Limits(minimum=0)] = None
+    """Frames that neighbouring windows share; a quarter of a window by default, three quarters inside."""
+
+    context_dilation: Annotated[int, Limits(minimum=1)] = 1
+    """The widest step between frames of a window, for uniform and looped: 4 adds windows of every 2nd and 4th frame."""
+
+    context_fusion: FusionName = "pyramid"
+    """How much each place of a window counts where windows overlap."""
+
+    noise: NoiseName = "independent"
+    """Whether each frame has its own noise, or windows have the same again, in order or shuffled."""
+
+    freeinit_passes: Annotated[int, Limits(minimum=1, maximum=20)] = 1
+    """How often the clip is sampled, each time from noise with the slow parts of the last (FreeInit); 1 is once."""
+
+    freeinit_filter: FilterName = "butterworth"
+    """The shape of the filter that tells slow parts from fast ones."""
+
+    freeinit_spatial: Annotated[float, Limits(minimum=0, maximum=1)] = 0.25
+    """Up to which share of the highest frequency in space a part is slow."""
+
+    freeinit_temporal: Annotated[float, Limits(minimum=0, maximum=1)] = 0.25
+    """Up to which share of the highest frequency in time a part is slow."""
 
     width: Annotated[int | None, Limits(minimum=8, maximum=8192, multiple_of=8)] = None
     """Width in pixels; the model's own by default."""
@@ -61,8 +149,8 @@ class AnimateConfig(Config):
     num_inference_steps: Annotated[int, Limits(minimum=1, maximum=1000)] = 25
     """How many denoising steps are taken."""
 
-    guidance_scale: Annotated[float | None, Limits(minimum=0, maximum=100)] = None
-    """How strongly the prompt is followed; 1 is no guidance; 7.5 by default, 5 for the toyworld."""
+    guidance_scale: Annotated[float | Mapping[int, float] | None, Limits(minimum=0, maximum=100)] = None
+    """How strongly the prompt is followed, a number or {frame: number}; 1 is no guidance; 7.5 by default, 5 for the toyworld."""
 
     sampler: SamplerName = "ddim"
     """How the noise is taken away, step by step."""
@@ -90,3 +178,9 @@ class AnimateConfig(Config):
 
     dtype: DTYPES = "auto"
     """How numbers are held; auto takes what the device is fast at, float32 for the toyworld."""
+
+    def check(self) -> None:
+        """Refuse what cannot travel over the clip, or be seen in windows."""
+        from stillmotion.animate.script import check_script  # noqa: PLC0415  # it reads this class
+
+        check_script(self)

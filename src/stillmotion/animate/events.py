@@ -1,9 +1,13 @@
 """What a job tells while it runs. Doors show these; nothing here prints."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stillmotion.animate.clip import Clip
 from stillmotion.animate.config import AnimateConfig
+
+Cancel = Callable[[], bool]
+"""Asked while a job runs; True ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,24 @@ class StepDone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WindowDone:
+    """One window of a step, in a clip that is seen in several."""
+
+    clip: int
+    """Which clip, from 0."""
+    num_clips: int
+    """Of how many."""
+    step: int
+    """Which step, from 1."""
+    total: int
+    """Of how many."""
+    window: int
+    """How many windows of the step are done."""
+    windows: int
+    """Of how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decoding:
     """Some frames of a clip are decoded and handed to the writers."""
 
@@ -72,5 +94,5 @@ class Finished:
     """The clip."""
 
 
-Event = Started | Loaded | StepDone | Decoding | Finished
-"""Anything that a job yields, in this order; the last three once for each clip."""
+Event = Started | Loaded | WindowDone | StepDone | Decoding | Finished
+"""Anything that a job yields, in this order; from the windows on for each clip."""

@@ -1,29 +1,21 @@
-"""The job itself: models loaded, motion plugged in, noise taken away step by step, frames decoded into the writers."""
+"""The job itself: models loaded, motion plugged in, and clip after clip made."""
 
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
 
-from stillmotion.animate import record
 from stillmotion.animate.clip import Clip
+from stillmotion.animate.clip_sampling import FramesInView, sample_clip
+from stillmotion.animate.clip_work import ClipWork, Clock, frames_at_once
 from stillmotion.animate.config import AnimateConfig
-from stillmotion.animate.events import Decoding, Event, Finished, Loaded, Started, StepDone
-from stillmotion.animate.outputs import Outputs
+from stillmotion.animate.events import Cancel, Event, Finished, Loaded, Started
+from stillmotion.animate.guidance import guidance_of
 from stillmotion.animate.plan import Plan, make_plan
-from stillmotion.animate.session import Models, Session
+from stillmotion.animate.script import context_of
+from stillmotion.animate.session import Session
+from stillmotion.animate.steering import steer
 from stillmotion.devices import device_name
-from stillmotion.errors import Cancelled, ConfigError, StillmotionError
-from stillmotion.sampling import Denoiser, Guidance, make_sampler, sample
-from stillmotion.seeding import frame_noise
-from stillmotion.shapes import fold_frames
-
-Cancel = Callable[[], bool]
-_CHUNK_PIXELS = 512 * 512  # what the VAE decodes at once by default
+from stillmotion.errors import ConfigError, StillmotionError
 
 
 def animate(
@@ -97,136 +89,27 @@ def _events(plan: Plan, cancel: Cancel, session: Session | None, keep_frames: bo
     with clock.phase("load"):
         models = (session or Session()).load(plan)
     config = models.settle(plan.config)
-    with models.assembled(config.num_frames):
+    window = min(config.num_frames, context_of(config).length)
+    with models.assembled(window) as plugged:
+        with clock.phase("inputs"):
+            steered = steer(config, models.controls, plan.inputs.start, models.t2i, frames_at_once(config))
         with clock.phase("text"):
-            texts = models.t2i.encode_text([config.negative_prompt, config.prompt])
-        yield Loaded(config=config, seconds=clock.seconds["load"], notes=_text_notes(models, config))
+            guidance = guidance_of(config, lambda texts: models.t2i.encode_text(texts, clip_skip=config.clip_skip))
+        yield Loaded(config=config, seconds=clock.seconds["load"], notes=tuple(models.t2i.report))
         for index in range(config.num_clips):
-            work = ClipWork(plan, config, models, index, clock.fork(), keep_frames)
-            yield from work.events(texts, cancel)
-
-
-class ClipWork:
-    """One clip of a job."""
-
-    def __init__(
-        self, plan: Plan, config: AnimateConfig, models: Models, index: int, clock: "Clock", keep_frames: bool
-    ) -> None:
-        self.plan, self.models, self.index, self.clock, self.keep_frames = plan, models, index, clock, keep_frames
-        # The clip's own config: replaying it gives this clip alone.
-        self.config = config.replace(seed=(config.seed or 0) + index, num_clips=1)
-        self.num_clips = config.num_clips
-
-    def events(self, texts: Float[Tensor, "2 tokens features"], cancel: Cancel) -> Iterator[Event]:
-        """Sample, decode and write the clip; `texts` are the negative prompt's and the prompt's features."""
-        latents = yield from self._sample(texts, cancel)
-        begun = record.begin(self.config, self.models.files, self.plan.device, self.models.t2i.report)
-        with Outputs(self.config, begun, keep_frames=self.keep_frames) as outputs:
-            chunk = self.config.decode_chunk or max(1, _CHUNK_PIXELS // (self._height * self._width))
-            for start in range(0, self.config.num_frames, chunk):
-                if cancel():
-                    raise Cancelled(f"Stopped after {start} of {self.config.num_frames} frames were decoded.")
-                with self.clock.phase("decode"):
-                    frames = self._decode(latents[:, :, start : start + chunk])
-                with self.clock.phase("write"):
-                    outputs.add(frames)
-                done = min(start + chunk, self.config.num_frames)
-                yield Decoding(clip=self.index, num_clips=self.num_clips, frames=done, total=self.config.num_frames)
-            with self.clock.phase("write"):
-                written = outputs.close_clips()
-            whole = record.end(begun, seconds=self.clock.seconds, device=self.plan.device, outputs=written)
-            clip = outputs.finish(whole)
-        yield Finished(clip=clip)
-
-    @property
-    def _height(self) -> int:
-        return self.config.height or self.models.t2i.native_size
-
-    @property
-    def _width(self) -> int:
-        return self.config.width or self.models.t2i.native_size
-
-    def _sample(self, texts: Float[Tensor, "2 tokens features"], cancel: Cancel) -> Generator[Event, None, Tensor]:
-        """Yield a `StepDone` per step; return the clean latents, in clip layout."""
-        config, t2i, plan = self.config, self.models.t2i, self.plan
-        schedule = self.models.motion.variant.noise_schedule.scheduler_kwargs()
-        sampler = make_sampler(config.sampler, schedule, t2i.prediction_type)
-        shape = (t2i.vae.config.latent_channels, self._height // t2i.scale, self._width // t2i.scale)
-        seed = config.seed or 0
-        latents = frame_noise(seed, range(config.num_frames), shape).to(plan.device, plan.dtype)
-        steps = sample(
-            Denoiser(t2i.unet),
-            sampler,
-            latents,
-            Guidance(texts[1:], texts[:1], 7.5 if config.guidance_scale is None else config.guidance_scale),
-            num_inference_steps=config.num_inference_steps,
-            seed=seed,
-            cancelled=cancel,
-        )
-        began = time.perf_counter()
-        for step in steps:
-            latents = step.latents
-            if not bool(torch.isfinite(latents).all()):
-                raise StillmotionError(
-                    f"Step {step.index} of {step.total} gave numbers that are not finite in {config.dtype}; try "
-                    f"dtype float32, a lower guidance_scale than {config.guidance_scale}, or another sampler."
-                )
-            seconds = time.perf_counter() - began
-            self.clock.add("sample", seconds)
-            yield StepDone(
-                clip=self.index, num_clips=self.num_clips, step=step.index, total=step.total, seconds=seconds
+            work = ClipWork(
+                # The clip's own config: replaying it gives this clip alone.
+                config=config.replace(seed=(config.seed or 0) + index, num_clips=1),
+                t2i=models.t2i,
+                files=models.files,
+                device=device,
+                clock=clock.fork(),
+                index=index,
+                num_clips=config.num_clips,
+                keep_frames=keep_frames,
             )
-            began = time.perf_counter()
-        return latents
-
-    def _decode(
-        self, latents: Float[Tensor, "1 channels frames rows columns"]
-    ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Return the frames; half precision that overflows in the VAE is decoded again in float32."""
-        t2i, images = self.models.t2i, fold_frames(latents)
-        pixels, dtype = t2i.decode(images), t2i.vae.dtype
-        if not bool(torch.isfinite(pixels).all()) and dtype is not torch.float32:
-            try:
-                nn.Module.to(t2i.vae, torch.float32)  # diffusers' own `to` warns of every cast
-                pixels = t2i.decode(images)
-            finally:
-                nn.Module.to(t2i.vae, dtype)  # a later clip must not depend on this one
-        if not bool(torch.isfinite(pixels).all()):
-            raise StillmotionError("The VAE gave pixels that are not finite; try another VAE or dtype float32.")
-        bytes_ = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return bytes_.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-class Clock:
-    """Adds up the seconds of each phase of a job."""
-
-    def __init__(self, seconds: dict[str, float] | None = None) -> None:
-        self.seconds = dict(seconds or {})
-
-    def fork(self) -> "Clock":
-        """Return a clock that goes on from here by itself: a clip's, after what all clips share."""
-        return Clock(self.seconds)
-
-    def add(self, phase: str, seconds: float) -> None:
-        """Add seconds to a phase."""
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count what runs inside to the phase."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - began)
-
-
-def _text_notes(models: Models, config: AnimateConfig) -> tuple[str, ...]:
-    notes = []
-    for name, text in (("prompt", config.prompt), ("negative_prompt", config.negative_prompt)):
-        if cut := models.t2i.tokens_cut(text):
-            notes.append(f"{name}: its last {cut} tokens are over the text encoder's length and have no effect")
-    return (*notes, *models.t2i.report)
+            view = FramesInView(work.config, plugged)
+            yield from work.events(sample_clip(work.config, models, steered, guidance, view, cancel), cancel)
 
 
 def _never() -> bool:

@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
+from stillmotion.animate.lessons import check_partial, lessons_of
 from stillmotion.checkpoints import FileInfo, inspect
-from stillmotion.config import AdapterFile
+from stillmotion.checkpoints.recognition import TEXT_WIDTHS, UNREAD_KIN
+from stillmotion.config import AdapterFile, ControlFile
+from stillmotion.data import CAMERA_MOTIONS
 from stillmotion.errors import ConfigError, FileError, MismatchError
 from stillmotion.motion import ARCHITECTURES, VARIANTS, Variant
 from stillmotion.t2i.naming import named_model
-from stillmotion.toyworld import motion_file, weights_folder
+from stillmotion.toyworld import motion_file, motion_lora_file, weights_folder
 
 # What each field takes: the kinds of file that can be it, and what to call it. A LoRA of attention layers alone and a
 # domain adapter are built alike, and some names do not tell which is meant: the field does.
@@ -18,18 +23,42 @@ _WANTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "model": (("sd_checkpoint",), "a Stable Diffusion checkpoint"),
     "vae": (("vae", "sd_checkpoint", "pipeline"), "a VAE"),
     "loras": (("lora", "domain_adapter"), "a LoRA of the image model"),
+    "embeddings": (("textual_inversion",), "a textual inversion"),
+    "custom_diffusion": (("custom_diffusion",), "Custom Diffusion weights"),
     "motion": (("motion_module",), "a motion module"),
     "motion_loras": (("motion_lora",), "a MotionLoRA"),
     "domain_adapter": (("domain_adapter", "lora"), "a domain adapter"),
+    "controls": (
+        ("controlnet", "t2i_adapter", "sparse_control", "ip_adapter"),
+        "a ControlNet, T2I-Adapter, IP-Adapter or SparseCtrl",
+    ),
 }
-_HOME = {kinds[0]: field for field, (kinds, _) in _WANTED.items()}
+_HOME = {kinds[0]: field for field, (kinds, _) in _WANTED.items()} | dict.fromkeys(_WANTED["controls"][0], "controls")
 
 
 def adapters_of(config: AnimateConfig) -> list[tuple[str, AdapterFile]]:
-    """Return every adapter of a job with its role: `loras.0`, `motion_loras.0`, `domain_adapter`."""
+    """Return every adapter of a job with its role: `loras.0`, `motion_loras.0`, `domain_adapter`.
+
+    A camera motion's name, "zoom-in", stands for the MotionLoRA of it that the toyworld brings.
+    """
+    named = CAMERA_MOTIONS if config.model == TOYWORLD and config.motion is None else ()
     found = [(f"loras.{index}", adapter) for index, adapter in enumerate(config.loras)]
-    found += [(f"motion_loras.{index}", adapter) for index, adapter in enumerate(config.motion_loras)]
+    for index, adapter in enumerate(config.motion_loras):
+        is_embedded = adapter.path in named and not Path(adapter.path).exists()
+        path = str(motion_lora_file(adapter.path)) if is_embedded else adapter.path
+        found.append((f"motion_loras.{index}", replace(adapter, path=path)))
     return found + ([("domain_adapter", config.domain_adapter)] if config.domain_adapter else [])
+
+
+def controls_of(config: AnimateConfig) -> list[tuple[str, ControlFile]]:
+    """Return every control of a job with its role: `controls.0`."""
+    return [(f"controls.{index}", control) for index, control in enumerate(config.controls)]
+
+
+def told_path(path: str) -> str:
+    """Return a file's path as a record has it: what lies in the package by the toyworld, the same everywhere."""
+    inside = Path(path).is_relative_to(weights_folder())
+    return f"{TOYWORLD}/{Path(path).relative_to(weights_folder()).as_posix()}" if inside else path
 
 
 def known_model(source: str) -> str:
@@ -48,16 +77,18 @@ def motion_path(config: AnimateConfig) -> Path:
     return motion_file()
 
 
-def inspected(config: AnimateConfig, model: str, motion: Path) -> dict[str, FileInfo]:
+def inspected(config: AnimateConfig, model: str, motion: Path | None) -> dict[str, FileInfo]:
     """Return what each file of a job is, by role; raise `FileError` for one that is missing or of another kind.
 
-    A model's folder or hub id is left to the loader.
+    A model's folder or hub id is left to the loader; without a motion module there is none to look at.
     """
-    found = {"motion": _of_kind("motion", motion)}
+    found = {"motion": _of_kind("motion", motion)} if motion is not None else {}
     if Path(model).is_file():
         found["model"] = _of_kind("model", model)
     if config.vae is not None:
         found["vae"] = _of_kind("vae", config.vae)
+    found |= {role: _of_kind(role, control.path) for role, control in controls_of(config)}
+    found |= {lesson.role: _of_kind(lesson.role, lesson.path, lesson.field) for lesson in lessons_of(config)}
     return found | {role: _of_kind(role, adapter.path) for role, adapter in adapters_of(config)}
 
 
@@ -77,10 +108,10 @@ def check_fit(config: AnimateConfig, model: str, files: Mapping[str, FileInfo]) 
             f"use a motion module made for this kind of model."
         )
     attends = ARCHITECTURES[motion.architecture or "transformer"].attends
-    positions = motion.num_frames or variant.max_frames
-    if attends and config.num_frames > positions:
+    positions = positions_of(config, files)
+    if positions is not None and (config.context_length or 0) > positions:
         raise MismatchError(
-            f"num_frames: {config.num_frames} is more than {motion.path.name} can move at once: this {variant.name} "
+            f"context_length: {config.context_length} is more than {motion.path.name} can move at once: this {variant.name} "
             f"module has positions for {positions} frames; ask for at most {positions}."
         )
     for role, info in files.items():
@@ -96,6 +127,60 @@ def check_fit(config: AnimateConfig, model: str, files: Mapping[str, FileInfo]) 
             )
 
 
+def positions_of(config: AnimateConfig, files: Mapping[str, FileInfo]) -> int | None:
+    """Return how many frames the motion module has positions for, a window's most; None where nothing bounds them."""
+    if "motion" not in files:
+        return None
+    motion = files["motion"]
+    attends = ARCHITECTURES[motion.architecture or "transformer"].attends
+    return motion.num_frames or _variant(config, motion).max_frames if attends else None
+
+
+def check_lessons(config: AnimateConfig, model: str, files: Mapping[str, FileInfo]) -> None:
+    """Raise where a LoRA, textual inversion or Custom Diffusion file is not for this image model, or clip_skip too much."""
+    check_partial(config)
+    width = _text_width(model, files)
+    for role, info in files.items():
+        if not role.startswith(("loras.", "embeddings.", "custom_diffusion.")):
+            continue
+        if info.dialect in UNREAD_KIN:
+            raise MismatchError(
+                f"{role}: {info.path} is {UNREAD_KIN[info.dialect]}, which is not read here; use a LoRA."
+            )
+        if width and info.text_width and info.text_width != width:
+            raise MismatchError(
+                f"{role}: {info.path} is {info} for text of width {info.text_width}{_family(info.text_width)}, but {model} "
+                f"reads text of width {width}{_family(width)}; use one that was made for this kind of model."
+            )
+    layers = _config_of(model, "text_encoder").get("num_hidden_layers")
+    if isinstance(layers, int) and config.clip_skip > layers:
+        raise ConfigError(
+            f"clip_skip: expected an integer from 1 to {layers}, the layers of {model}'s text encoder, "
+            f"got {config.clip_skip}"
+        )
+
+
+def _text_width(model: str, files: Mapping[str, FileInfo]) -> int | None:
+    """Return the width of the text that an image model's UNet reads; None where only loading would tell."""
+    if "model" in files:
+        return next((width for width, family in TEXT_WIDTHS.items() if family == files["model"].variant), None)
+    width = _config_of(model, "unet").get("cross_attention_dim")
+    return width if isinstance(width, int) else None
+
+
+def _family(width: int) -> str:
+    return f" ({TEXT_WIDTHS[width]})" if width in TEXT_WIDTHS else ""
+
+
+def _config_of(model: str, part: str) -> Mapping[str, Any]:
+    """Return the config of a part of a model's folder; an empty one for a hub id, a single file or a folder that is not whole."""
+    try:
+        config = json.loads((Path(model) / part / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def _variant(config: AnimateConfig, motion: FileInfo) -> Variant:
     name = config.variant or motion.variant
     if name is None:
@@ -105,9 +190,12 @@ def _variant(config: AnimateConfig, motion: FileInfo) -> Variant:
     return VARIANTS[name]
 
 
-def _of_kind(role: str, source: str | Path) -> FileInfo:
-    """Return what the file is; raise `FileError`, saying what it is and where it belongs, if it is not of that kind."""
-    field = role.partition(".")[0]
+def _of_kind(role: str, source: str | Path, field: str = "") -> FileInfo:
+    """Return what the file is; raise `FileError`, saying what it is and where it belongs, if it is not of that kind.
+
+    The role begins with the field that takes the file, unless that is said.
+    """
+    field = field or role.partition(".")[0]
     kinds, wanted = _WANTED[field]
     path = Path(source).expanduser()
     if not path.exists():

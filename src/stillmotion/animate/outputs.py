@@ -13,6 +13,7 @@ from stillmotion.animate.clip import Clip
 from stillmotion.animate.config import AnimateConfig
 from stillmotion.animate.record import compact
 from stillmotion.animate.run_folder import RunFolder
+from stillmotion.animate.script import first_words
 from stillmotion.data import ClipWriter, SheetWriter, WrittenClip, file_name
 
 CLIP, SHEET = "clip", "contact-sheet.png"
@@ -36,7 +37,7 @@ class Outputs:
     def __enter__(self) -> "Outputs":
         config = self._config
         if config.output_dir is not None:
-            self._folder = folder = RunFolder(config.output_dir, config.prompt, self._seed)
+            self._folder = folder = RunFolder(config.output_dir, first_words(config), self._seed)
             self._sheet = SheetWriter(folder.path(SHEET), config.num_frames)
             self._writers = [
                 ClipWriter(folder.path(file_name(CLIP, kind)), config.fps, kind=kind, metadata=compact(self._begun))

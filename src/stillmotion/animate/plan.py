@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
-from stillmotion.animate.model_files import check_fit, inspected, known_model, motion_path
+from stillmotion.animate.inputs import Inputs, plan_inputs
+from stillmotion.animate.lessons import notes_on_words
+from stillmotion.animate.model_files import check_fit, check_lessons, inspected, known_model, motion_path, positions_of
+from stillmotion.animate.script import CONTEXT_LENGTH, context_of, negatives_of, prompts_of
 from stillmotion.checkpoints import FileInfo
 from stillmotion.devices import choose_device, choose_dtype
-from stillmotion.errors import FileError
+from stillmotion.errors import ConfigError, FileError
 
 _GUIDANCE, _TOYWORLD_GUIDANCE = 7.5, 5.0
 
@@ -25,8 +28,8 @@ class Plan:
     """The job with seed, guidance, device and dtype settled; the size too where the user gave it."""
     model: str
     """The image model's folder, file or hub id."""
-    motion: Path
-    """The motion module's file or folder."""
+    motion: Path | None
+    """The motion module's file or folder; None where the image model is moved by other means."""
     files: Mapping[str, FileInfo]
     """What each file is, by role: motion, vae, loras.0, motion_loras.0, domain_adapter; model if it is one file."""
     device: torch.device
@@ -35,28 +38,42 @@ class Plan:
     """How numbers are held."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
+    inputs: Inputs = field(default_factory=Inputs)
+    """The pictures and videos that it reads."""
     expected: Mapping[str, str] = field(default_factory=dict)
     """The sha256 that each model file must have, by role and name (`replay`); nothing is expected of other files."""
 
 
-def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None) -> Plan:
+def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None, *, with_motion: bool = True) -> Plan:
     """Return the settled job; raise `ConfigError`, `FileError` or `MismatchError`, nothing being loaded or written.
 
     Checked are the device, the folder to write to, that every file exists and is of its kind, that the motion module
-    fits the image model and has the frames, and that the adapters fit the motion module.
+    fits the image model and has the frames, that the adapters fit the motion module, and that videos and pictures to be
+    read are there and long enough. `with_motion=False` plans for the image model alone, with nothing plugged in.
     """
     device = choose_device(config.device)
     tiny = config.model == TOYWORLD
     dtype = choose_dtype(config.dtype, device, tiny=tiny)
     if config.output_dir is not None:
         require_writable(config.output_dir)
-    model, motion = known_model(config.model), motion_path(config)
+    model, motion = known_model(config.model), motion_path(config) if with_motion else None
     files = inspected(config, model, motion)
-    check_fit(config, model, files)
+    if motion is not None:
+        check_fit(config, model, files)
+    check_lessons(config, model, files)
+    inputs = plan_inputs(config, files)
+    if inputs.start is not None and config.freeinit_passes > 1:
+        raise ConfigError(
+            f"freeinit_passes: FreeInit makes the noise that a clip begins with, but this one begins with frames; expected 1, "
+            f"got {config.freeinit_passes}"
+        )
     guidance = _TOYWORLD_GUIDANCE if tiny else _GUIDANCE
     settled = config.replace(
         seed=secrets.randbelow(2**32) if config.seed is None else config.seed,
         guidance_scale=guidance if config.guidance_scale is None else config.guidance_scale,
+        denoise=inputs.denoise,
+        context=config.context or context_of(config).schedule,
+        context_length=config.context_length or min(CONTEXT_LENGTH, positions_of(config, files) or CONTEXT_LENGTH),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
     )
@@ -67,7 +84,8 @@ def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None) 
         files=files,
         device=device,
         dtype=dtype,
-        notes=_notes(config, device, dtype, files),
+        notes=(*_notes(config, device, dtype, files), *inputs.notes),
+        inputs=inputs,
         expected=dict(expected or {}),
     )
 
@@ -91,6 +109,7 @@ def _notes(
     config: AnimateConfig, device: torch.device, dtype: torch.dtype, files: Mapping[str, FileInfo]
 ) -> tuple[str, ...]:
     notes = [f"{role}: {info.note}" for role, info in files.items() if info.note]
+    notes += notes_on_words(config, [*prompts_of(config).values()], [*negatives_of(config).values()], files)
     if config.dtype == "auto" and dtype is torch.bfloat16 and device.type == "cpu":
         notes.append("computed in bfloat16, which this CPU has instructions for; dtype float32 is slower and exacter")
     return tuple(notes)

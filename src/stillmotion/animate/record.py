@@ -17,7 +17,7 @@ from stillmotion.version import __version__
 
 SCHEMA = 1
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "av")
-_IN_THE_CLIP = ("schema", "stillmotion", "config", "seed", "models", "versions", "device", "dtype", "parameters")
+_IN_THE_CLIP = ("schema", "stillmotion", "baseline", "config", "seed", "models", "versions", "device", "dtype", "parameters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ def _parameters(config: AnimateConfig) -> str:
     facts = {
         "Steps": config.num_inference_steps,
         "Sampler": config.sampler,
-        "CFG scale": f"{config.guidance_scale:g}",
+        "CFG scale": _number(config.guidance_scale),
         "Seed": config.seed,
         "Size": f"{config.width}x{config.height}",
         "Model": config.model,
@@ -126,5 +126,12 @@ def _parameters(config: AnimateConfig) -> str:
         "FPS": f"{config.fps:g}",
         "Version": f"stillmotion {__version__}",
     }
+    if config.denoise is not None:
+        facts["Denoising strength"] = f"{config.denoise:g}"
     negative = [f"Negative prompt: {config.negative_prompt}"] if config.negative_prompt else []
     return "\n".join([config.prompt, *negative, ", ".join(f"{name}: {value}" for name, value in facts.items())])
+
+
+def _number(value: float | Mapping[int, float] | None) -> str:
+    """Return a number, or that of the first frame of those that travel: readers of these words know no more."""
+    return f"{next(iter(value.values())) if isinstance(value, Mapping) else value or 0:g}"

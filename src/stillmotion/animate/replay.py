@@ -9,8 +9,8 @@ from typing import Any
 
 from stillmotion.animate.clip import Clip
 from stillmotion.animate.config import AnimateConfig
-from stillmotion.animate.events import Event, Finished
-from stillmotion.animate.job import Cancel, run
+from stillmotion.animate.events import Cancel, Event, Finished
+from stillmotion.animate.job import run
 from stillmotion.animate.plan import Plan, make_plan
 from stillmotion.animate.record import SCHEMA, versions
 from stillmotion.animate.session import Session

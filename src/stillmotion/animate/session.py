@@ -1,6 +1,7 @@
 """Models that stay loaded between jobs."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,15 +9,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
-from stillmotion.animate.model_files import adapters_of
+from stillmotion.animate.inputs import PlannedControl
+from stillmotion.animate.lessons import Lessons, lessons_of
+from stillmotion.animate.model_files import adapters_of, controls_of, told_path
 from stillmotion.animate.plan import Plan
 from stillmotion.animate.record import ModelFile
+from stillmotion.animate.script import lora_curves
+from stillmotion.animate.steering import LoadedControl
 from stillmotion.checkpoints import load
 from stillmotion.checkpoints.files import sha256
-from stillmotion.config import AdapterFile
 from stillmotion.errors import MismatchError
-from stillmotion.motion import DomainAdapter, LoraAdapter, MotionLora, MotionModule, plug
-from stillmotion.t2i import T2I, apply_lora, load_t2i
+from stillmotion.motion import DomainAdapter, LoraAdapter, MotionLora, MotionModule, Plugged, plug
+from stillmotion.t2i import T2I, load_t2i
+from stillmotion.t2i.controls import load_control
+from stillmotion.t2i.depth import DepthModel
 
 T = TypeVar("T")
 
@@ -29,26 +35,29 @@ class Models:
     """The image model, as its file has it."""
     motion: MotionModule
     """The motion module, not plugged in."""
-    adapters: tuple[tuple[LoraAdapter, float], ...]
-    """MotionLoRAs and the domain adapter, each with its strength; those of strength 0 are left out."""
-    loras: tuple[AdapterFile, ...]
-    """LoRAs of the image model; those of strength 0 are left out."""
+    adapters: tuple[tuple[LoraAdapter, float | tuple[float, ...]], ...]
+    """MotionLoRAs and the domain adapter, each with its strength, over the clip too; those of strength 0 are left out."""
+    lessons: Lessons
+    """What the image model is taught: words, Custom Diffusion weights, LoRAs."""
+    controls: tuple[LoadedControl, ...]
+    """Controls, each with the pictures that it is set on; those of strength 0 are left out."""
     files: tuple[ModelFile, ...]
     """Every file that was read."""
 
     @contextmanager
-    def assembled(self, num_frames: int) -> Iterator[None]:
+    def assembled(self, num_frames: int) -> Iterator[Plugged]:
         """Plug everything into the image model for clips of `num_frames`; afterwards it is what it was, in all cases.
 
         Raises `MismatchError` where a LoRA, the motion module or an adapter does not fit.
         """
         with ExitStack() as stack:
-            for lora in self.loras:
-                stack.callback(apply_lora(self.t2i, lora.path, lora.strength).remove)
+            stack.enter_context(self.lessons.at_work(self.t2i))
             plugged = stack.enter_context(plug(self.t2i.unet, self.motion, num_frames))
             for adapter, strength in self.adapters:
                 plugged.add(adapter, strength=strength)
-            yield
+            for control in self.controls:
+                stack.enter_context(control.model.attached())
+            yield plugged
 
     def settle(self, config: AnimateConfig) -> AnimateConfig:
         """Return the config with the size settled: the model's own where none is given."""
@@ -71,34 +80,60 @@ class Session:
 
         Raises `MismatchError` where a file is not the one that the plan expects.
         """
-        config = plan.config
-        place = (str(plan.device), plan.dtype)
-        t2i = self._reuse("t2i", (*place, _stamp(plan.model), _stamp(config.vae)), lambda: _load_t2i(plan))
+        config, t2i = plan.config, self._image_model(plan)
         motion = self._reuse(
             "motion",
-            (*place, _stamp(plan.motion), config.variant, config.motion_norm),
+            (str(plan.device), plan.dtype, _stamp(plan.motion), config.variant, config.motion_norm),
             lambda: _load_motion(plan),
         )
         wanted = [(role, adapter) for role, adapter in adapters_of(config) if _is_plugged(role) and adapter.strength]
         adapters = {role: self._adapter(role, adapter.path) for role, adapter in wanted}
-        used = tuple((adapters[role], adapter.strength) for role, adapter in wanted)
-        loras = tuple(lora for lora in config.loras if lora.strength)
-        files = _files(plan, t2i, adapters)
-        models = Models(t2i=t2i, motion=motion, adapters=used, loras=loras, files=files)
+        curves = {f"motion_loras.{index}": strength for index, strength in enumerate(lora_curves(config))}
+        used = tuple((adapters[role], curves.get(role, adapter.strength)) for role, adapter in wanted)
+        controls = tuple(self._control(plan, planned, t2i) for planned in plan.inputs.controls)
+        files = (*_files(plan, t2i, adapters), *_input_files(plan))
+        models = Models(
+            t2i=t2i, motion=motion, adapters=used, lessons=Lessons.of(config), controls=controls, files=files
+        )
         _check_expected(plan, models.files)
         return models
+
+    def load_image_model(self, plan: Plan) -> tuple[T2I, tuple[ModelFile, ...]]:
+        """Return the image model of a job that plugs nothing in, and every file of it and of what it is taught."""
+        t2i = self._image_model(plan)
+        return t2i, _files(plan, t2i, {})
 
     def close(self) -> None:
         """Let go of every model."""
         self._kept.clear()
 
+    def _image_model(self, plan: Plan) -> T2I:
+        key = (str(plan.device), plan.dtype, _stamp(plan.model), _stamp(plan.config.vae))
+        return self._reuse("t2i", key, lambda: _load_t2i(plan))
+
     def _adapter(self, role: str, path: str) -> LoraAdapter:
         kind = DomainAdapter if role == "domain_adapter" else MotionLora
         return self._reuse(role, _stamp(path), lambda: load(path, expect=kind))
 
+    def _control(self, plan: Plan, planned: PlannedControl, t2i: T2I) -> LoadedControl:
+        """Return a control with its models; it belongs to the image model that is loaded now."""
+        file, folder = planned.file, planned.depth_folder
+        key = (_stamp(file.path), _stamp(file.image_encoder))
+        model = self._reuse(
+            planned.role, key, lambda: load_control(file.path, t2i=t2i, image_encoder=file.image_encoder)
+        )
+        depth = None
+        if folder is not None:
+            device = str(plan.device)
+            depth = self._reuse("depth", (device, _stamp(folder)), lambda: DepthModel(folder, device))
+        return LoadedControl(planned=planned, model=model, depth=depth)
+
     def _reuse(self, role: str, key: Hashable, make: Callable[[], T]) -> T:
         if role not in self._kept or self._kept[role][0] != key:
-            self._kept.pop(role, None)  # two image models do not fit into memory at once
+            # Two image models do not fit into memory at once, and controls hold on to theirs.
+            stale = [kept for kept in self._kept if kept == role or (role == "t2i" and kept.startswith("controls."))]
+            for kept_role in stale:
+                del self._kept[kept_role]
             self._kept[role] = (key, make())
         kept: T = self._kept[role][1]
         return kept
@@ -110,6 +145,7 @@ def _load_t2i(plan: Plan) -> T2I:
 
 def _load_motion(plan: Plan) -> MotionModule:
     config = plan.config
+    assert plan.motion is not None
     motion = load(plan.motion, expect=MotionModule, variant=config.variant, motion_norm=config.motion_norm)
     return motion.to(plan.device, plan.dtype).eval().requires_grad_(False)
 
@@ -121,14 +157,16 @@ def _is_plugged(role: str) -> bool:
 
 def _files(plan: Plan, t2i: T2I, adapters: Mapping[str, LoraAdapter]) -> tuple[ModelFile, ...]:
     config = plan.config
-    given = {"motion": config.motion or f"{TOYWORLD}/motion/{plan.motion.name}"}
+    given = {"motion": config.motion or str(plan.motion)} if plan.motion is not None else {}
     given |= {role: adapter.path for role, adapter in adapters_of(config)}
-    strengths = {role: adapter.strength for role, adapter in adapters_of(config)}
+    given |= {lesson.role: lesson.path for lesson in lessons_of(config)}
+    strengths: dict[str, float | None] = {role: adapter.strength for role, adapter in adapters_of(config)}
+    strengths |= {lesson.role: lesson.strength for lesson in lessons_of(config)}
     others = [
         ModelFile(
             role=role,
             name=Path(path).name,
-            path=path,
+            path=told_path(path),
             sha256=plan.files[role].sha256 or "",
             kind=str(plan.files[role]),
             strength=strengths.get(role),
@@ -147,6 +185,22 @@ def _model_files(plan: Plan, t2i: T2I) -> Iterator[ModelFile]:
         inside = file.relative_to(root).as_posix() if file.is_relative_to(root) and file != root else file.name
         path = f"{TOYWORLD}/{inside}" if plan.config.model == TOYWORLD else str(file)
         yield ModelFile(role=role, name=inside, path=path, sha256=_sha256(file), kind=part)
+
+
+def _input_files(plan: Plan) -> Iterator[ModelFile]:
+    """Yield the controls' files, and what they and the job read: pictures, videos, folders of frames."""
+    for role, control in controls_of(plan.config):
+        info = plan.files[role]
+        yield ModelFile(
+            role=role,
+            name=Path(control.path).name,
+            path=control.path,
+            sha256=info.sha256 or "",
+            kind=str(info),
+            strength=control.strength,
+        )
+    for role, (path, what) in plan.inputs.read.items():
+        yield ModelFile(role=role, name=path.name, path=str(path), sha256=_sha256_of_all(path.expanduser()), kind=what)
 
 
 def _check_expected(plan: Plan, files: tuple[ModelFile, ...]) -> None:
@@ -168,6 +222,16 @@ def _stamp(source: str | Path | None) -> Hashable:
         str(source),
         *((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()),
     )
+
+
+def _sha256_of_all(path: Path) -> str:
+    """Return the sha256 of a file; of a folder that of its files' names and sha256, by name."""
+    if path.is_file():
+        return _sha256(path)
+    lines = (
+        f"{file.relative_to(path).as_posix()} {_sha256(file)}" for file in sorted(path.rglob("*")) if file.is_file()
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,17 @@
 """What a file is and what it needs to be built: kind, variant and geometry, from its tensors and its own words.
 
 What Stillmotion wrote into a file is authoritative. Otherwise a motion module's variant follows from its shape, as in
-every tool of the field: a mid block means v2, three levels mean SDXL, 24 positions v1, 32 v3.
+every tool of the field: a mid block means v2, three levels mean SDXL, 24 positions v1, 32 v3, a mid block without
+positions AnimateLCM. AnimateDiff-Lightning is built as v2, and its file's name alone says what it is and for how many steps;
+so does AnimateLCM's where diffusers has given it positions.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from stillmotion.checkpoints.contents import Contents
+from stillmotion.checkpoints.contents import WEIGHT_NAMES, Contents
 from stillmotion.checkpoints.lora_keys import LoraTensors
 from stillmotion.checkpoints.recognition import KINDS, Recognised, recognise
 from stillmotion.errors import FileError, MismatchError
@@ -21,7 +24,11 @@ NO_POSITIONS = (
     "It stores no positional encoding, by which v1 and v3 are told apart; say which it is by variant, for instance v1 "
     "for a file that the reference's trainer wrote with its released settings."
 )
-V2_WITHOUT_POSITIONS = "It stores no positional encoding (nor does AnimateLCM); positions come from the formula."
+LCM_WITHOUT_POSITIONS = (
+    "It stores no positional encoding, as AnimateLCM does; positions come from the formula. If it is a v2 module of the "
+    "reference's trainer, say so by variant."
+)
+TOLD_BY_NAME = "Its tensors are those of a v2 module; that it is {variant} its name says."
 OTHER_POSITIONS = (
     "Its {count} positions are those of no released module; it is taken for v3, whose norms are all per frame. If it "
     "was trained as v1, say so by variant."
@@ -29,6 +36,8 @@ OTHER_POSITIONS = (
 FOR_V2 = "It was made for a v2 module: it moves the mid block."
 ALSO_SPATIAL = "It changes {count} layers of the image UNet, too."
 
+_LIGHTNING = re.compile(r"lightning.*?([1248])[-_ ]?step", re.IGNORECASE)
+_LCM = re.compile(r"animate[-_ ]?lcm", re.IGNORECASE)
 _UNTOLD = {"num_attention_heads": "motion_num_attention_heads", "norm_num_groups": "motion_norm_num_groups"}
 
 
@@ -77,11 +86,22 @@ def _variant_of_shape(contents: Contents, found: Recognised) -> tuple[str | None
     if len(geometry.block_out_channels) == 3:
         return "sdxl_beta", ""
     if geometry.has_mid_block:
-        return "v2", "" if positions else V2_WITHOUT_POSITIONS
+        if variant := _variant_of_name(contents):
+            return variant, TOLD_BY_NAME.format(variant=variant) if positions else ""
+        return ("v2", "") if positions else ("animate_lcm", LCM_WITHOUT_POSITIONS)
     if positions is None:
         return None, NO_POSITIONS
     note = "" if positions in (V1_POSITIONS, V3_POSITIONS) else OTHER_POSITIONS.format(count=positions)
     return "v1" if positions == V1_POSITIONS else "v3", note
+
+
+def _variant_of_name(contents: Contents) -> str | None:
+    """Return the variant that the name of a file, or of a folder with general names inside, says; v2 has two kin."""
+    path = contents.path
+    name = (path.parent if path.name in WEIGHT_NAMES else path).absolute().name
+    if steps := _LIGHTNING.search(name):
+        return f"lightning_{steps[1]}step"
+    return "animate_lcm" if _LCM.search(name) else None
 
 
 def has_positions(contents: Contents, found: Recognised) -> bool:

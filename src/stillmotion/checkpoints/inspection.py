@@ -14,7 +14,11 @@ from stillmotion.checkpoints.files import sha256
 from stillmotion.checkpoints.identity import has_positions, identify, shape_of, variant_of
 from stillmotion.checkpoints.motion_keys import POSITION_ENDINGS
 from stillmotion.checkpoints.recognition import KINDS, TEXT_WIDTHS, Recognised
+from stillmotion.checkpoints.trigger_words import trigger_words
 from stillmotion.motion import ARCHITECTURES
+
+_WIDTHS = {family: width for width, family in TEXT_WIDTHS.items()}
+_READERS = ("lora", "domain_adapter", "custom_diffusion")  # what reads the text, and was made for one width of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,18 @@ class FileInfo:
     sha256: str | None = None
     """Of the file with the tensors; None for a folder of several models, and where it was not asked for."""
 
+    words: tuple[str, ...] = ()
+    """Names of the words that it teaches the text encoder, as far as they are stored."""
+
+    num_vectors: int | None = None
+    """How many vectors these words have."""
+
+    text_width: int | None = None
+    """Of the text features of the models that it was made for, where words or cross-attention tell."""
+
+    trigger_words: tuple[str, ...] = ()
+    """Words that a LoRA listens for, as far as the file tells."""
+
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Plain values that stand in the file beside the tensors."""
 
@@ -105,6 +121,7 @@ def inspect(path: str | PathLike[str], *, hashed: bool = True) -> FileInfo:
         size=_size(path),
         sha256=sha256(contents.file) if hashed else None,
         metadata=dict(contents.metadata),
+        **_words(contents, found),
         note=" ".join(part for part in (found.note, note) if part),
         **_sizes(contents, found),
     )
@@ -140,6 +157,17 @@ def _sizes(contents: Contents, found: Recognised) -> dict[str, Any]:
         "num_frames": geometry.max_frames if bounded else None,
         "architecture": geometry.architecture,
     }
+
+
+def _words(contents: Contents, found: Recognised) -> dict[str, Any]:
+    """Return the words that a file teaches, and those that it listens for."""
+    told: dict[str, Any] = {"trigger_words": trigger_words(contents.metadata)} if found.kind == "lora" else {}
+    if found.words is None:
+        return told | {"text_width": _WIDTHS.get(found.variant or "") if found.kind in _READERS else None}
+    width = _WIDTHS["sdxl"] if found.words.is_sdxl else found.words.width
+    stored = contents.metadata.get("name", "") if found.kind == "textual_inversion" else ""
+    words = found.words.words or ((stored,) if stored else ())
+    return told | {"words": words, "num_vectors": found.words.num_vectors, "text_width": width}
 
 
 def _alpha(found: Recognised) -> float | None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from stillmotion.checkpoints.contents import Contents, open_contents
 from stillmotion.checkpoints.identity import geometry_of, has_positions, identify, known_variant, own_norm
 from stillmotion.checkpoints.lora_keys import LoraTensors
-from stillmotion.checkpoints.motion_keys import POSITIONS, MotionTensors
+from stillmotion.checkpoints.motion_keys import MotionTensors
 from stillmotion.checkpoints.recognition import KINDS, Recognised
 from stillmotion.errors import ConfigError, FileError, MismatchError
 from stillmotion.motion import VARIANTS, DomainAdapter, MotionLora, MotionModule
 from stillmotion.motion.module import sinusoidal_positions
+from stillmotion.motion.reference_names import POSITIONS
 from stillmotion.motion.variants import NormStatistics
 
 Loaded = MotionModule | MotionLora | DomainAdapter
@@ -37,7 +38,9 @@ _HOMES = {
     "sd_checkpoint": "give it as the image model",
     "pipeline": "give it as the image model",
     "vae": "give it as the VAE",
-    "textual_inversion": "it belongs to the image model",
+    "textual_inversion": "give it among the embeddings",
+    "custom_diffusion": "give it as custom_diffusion",
+    **dict.fromkeys(("controlnet", "t2i_adapter", "ip_adapter", "sparse_control"), "give it among the controls"),
 }
 
 

@@ -11,7 +11,9 @@ Inside Stillmotion they are those of diffusers' MotionAdapter. The reference imp
                                              .temporal_transformer.transformer_blocks.0.attention_blocks.1.pos_encoder.pe
 
 where a site is `down_blocks.0.motion_modules.1`, `mid_block.motion_modules.0` or `up_blocks.3.motion_modules.2`. The
-reference stores the positional encoding once per attention; the copies are equal, and one is kept.
+reference stores the positional encoding once per attention; the copies are equal, and one is kept. Hotshot-XL has the
+reference's names, but its sites are `down_blocks.0.temporal_attentions.1`, without `.temporal_transformer`, and its
+positions end with `.pos_encoder.positional_encoding`.
 """
 
 import re
@@ -22,20 +24,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-MotionDialect = Literal["original", "diffusers"]
+from stillmotion.motion.reference_names import POSITIONS, from_reference
+
+MotionDialect = Literal["original", "diffusers", "hotshot"]
 """Whose names the tensors bear."""
 
 SITE = r"(?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+"
 """The place of one motion module in a UNet."""
 
-POSITIONS = ".pos_embed.pe"
-"""End of the name of a positional encoding, shape (1, positions, channels)."""
-
 POSITION_ENDINGS = (POSITIONS, ".pos_encoder.pe", ".pos_encoder.positional_encoding")
 """Ends of the names of positional encodings in every dialect that is recognised."""
 
+_HOTSHOT_SITE = re.compile(r"(?<=_blocks\.)(\d+)\.temporal_attentions\.(?=\d)")
 _MOTION_KEY = re.compile(rf"^(?P<prefix>.*?)(?P<site>{SITE})\.(?P<tail>.+)$")
-_REFERENCE_POSITIONS = re.compile(r"\.attention_blocks\.\d+\.pos_encoder\.pe$")
 _ATTENTION = re.compile(r"\.attn(\d+)\.to_q\.weight$")
 
 
@@ -73,13 +74,16 @@ def find_motion(tensors: Mapping[str, Tensor]) -> MotionTensors:
     conflicts: list[str] = []
     dialect: MotionDialect = "diffusers"
     for name, tensor in tensors.items():
-        match = _MOTION_KEY.match(name)
+        known, hotshot = _HOTSHOT_SITE.subn(r"\1.motion_modules.", name)
+        match = _MOTION_KEY.match(known)
         if match is None:
             others.append(name)
             continue
-        if match["tail"].startswith("temporal_transformer."):
+        if hotshot:
+            dialect = "hotshot"
+        elif match["tail"].startswith("temporal_transformer."):
             dialect = "original"
-        key = f"{match['site']}.{_to_diffusers(match['tail'])}"
+        key = f"{match['site']}.{from_reference(match['tail'])}"
         if key in found and not _equal(found[key], tensor):
             conflicts.append(name)
         found.setdefault(key, tensor)
@@ -111,14 +115,6 @@ def _attentions(block: str, tensors: Mapping[str, Tensor]) -> list[int]:
     """Return the indices that the reference gives to the attentions of one transformer block."""
     matches = (_ATTENTION.search(name) for name in tensors if name.startswith(f"{block}."))
     return sorted(int(match[1]) - 1 for match in matches if match)
-
-
-def _to_diffusers(tail: str) -> str:
-    tail = tail.removeprefix("temporal_transformer.")
-    tail = _REFERENCE_POSITIONS.sub(POSITIONS, tail)
-    tail = re.sub(r"\.attention_blocks\.(\d+)\.", lambda match: f".attn{int(match[1]) + 1}.", tail)
-    tail = re.sub(r"\.norms\.(\d+)\.", lambda match: f".norm{int(match[1]) + 1}.", tail)
-    return tail.replace(".ff_norm.", ".norm3.")
 
 
 def _to_reference(tail: str) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from stillmotion.checkpoints.control_keys import find_control
+from stillmotion.checkpoints.learnt_words import WordVectors, custom_words, is_custom_diffusion, textual_inversion
 from stillmotion.checkpoints.lora_keys import LoraTensors, find_lora
 from stillmotion.checkpoints.motion_keys import MotionTensors, find_motion
 
@@ -25,8 +27,10 @@ KINDS: dict[str, str] = {
     "text_encoder": "a text encoder",
     "image_encoder": "an image encoder",
     "textual_inversion": "a textual inversion",
+    "custom_diffusion": "Custom Diffusion weights",
     "controlnet": "a ControlNet",
-    "sparsectrl": "a SparseCtrl encoder",
+    "t2i_adapter": "a T2I-Adapter",
+    "sparse_control": "a SparseCtrl encoder",
     "ip_adapter": "an IP-Adapter",
     "unknown": "a file of weights that Stillmotion does not know",
 }
@@ -36,6 +40,7 @@ TEXT_WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl", 1280: "sdxl_refiner"}
 """Width of the text features that a UNet attends to, by family."""
 
 _TEXT_KEY = re.compile(r"attn2[._]to_k(?:\.weight|.*(?:\.lora_A|down).*\.weight)$")
+_CUSTOM_KEY = re.compile(r"to_k(?:_custom_diffusion)?\.weight(?:\.v)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,9 @@ class Recognised:
     lora: LoraTensors | None = None
     """The LoRA inside, if it is one."""
 
+    words: WordVectors | None = None
+    """The words that it teaches, if it does."""
+
     @property
     def all_spatial(self) -> bool:
         """Whether it is a LoRA that could be a domain adapter by the layers it changes."""
@@ -69,7 +77,7 @@ class Recognised:
 def recognise(tensors: Mapping[str, Tensor]) -> Recognised:
     """Return what `tensors` are for; the tensors may lie on the `meta` device."""
     names = tensors.keys()
-    for recogniser in (_hotshot, _sparsectrl, _lora_like, _motion_module):
+    for recogniser in (_control, _custom_diffusion, _lora_like, _motion_module):
         found = recogniser(tensors)
         if found:
             return found
@@ -77,29 +85,28 @@ def recognise(tensors: Mapping[str, Tensor]) -> Recognised:
         if test(names):
             family = found.variant or _family(tensors)
             return Recognised(kind=found.kind, variant=family, dialect=found.dialect, note=found.note)
-    if _is_textual_inversion(tensors):
-        return Recognised(kind="textual_inversion", variant=_embedding_family(tensors), note=_EMBEDDING_NOTE)
+    if words := textual_inversion(tensors, TEXT_WIDTHS):
+        family = "sdxl" if words.is_sdxl else TEXT_WIDTHS.get(words.width)
+        return Recognised(kind="textual_inversion", variant=family, words=words)
     few = ", ".join(sorted(names)[:3])
     return Recognised(kind="unknown", note=f"Its {len(names)} tensors begin with {few}.")
 
 
-def _hotshot(tensors: Mapping[str, Tensor]) -> Recognised | None:
-    if not any(".temporal_attentions." in name for name in tensors):
+def _control(tensors: Mapping[str, Tensor]) -> Recognised | None:
+    found = find_control(tensors, TEXT_WIDTHS)
+    if found is None:
         return None
-    note = "Hotshot-XL's temporal layers, which are built otherwise than AnimateDiff's; they cannot be plugged in here."
-    return Recognised(kind="motion_module", variant="hotshot_xl", dialect="hotshot", note=note)
+    return Recognised(kind=found.kind, variant=found.variant, dialect=found.dialect, note=found.note)
 
 
-def _sparsectrl(tensors: Mapping[str, Tensor]) -> Recognised | None:
-    names = [name.removeprefix("module.") for name in tensors]
-    if not any(name.startswith("controlnet_cond_embedding.") for name in names):
+def _custom_diffusion(tensors: Mapping[str, Tensor]) -> Recognised | None:
+    if not is_custom_diffusion(tensors):
         return None
-    motion = find_motion(tensors)
-    if not motion.tensors:
-        return None
-    style = "rgb" if "controlnet_cond_embedding.weight" in names else "scribble"
-    note = "It controls single frames of a clip; it is no motion module, though it has one for itself."
-    return Recognised(kind="sparsectrl", variant=style, dialect=motion.dialect, note=note)
+    dialect = "diffusers" if any("_custom_diffusion." in name for name in tensors) else "original"
+    family = next(
+        (TEXT_WIDTHS.get(tensor.shape[-1]) for name, tensor in tensors.items() if _CUSTOM_KEY.search(name)), None
+    )
+    return Recognised(kind="custom_diffusion", dialect=dialect, variant=family, words=custom_words(tensors))
 
 
 def _lora_like(tensors: Mapping[str, Tensor]) -> Recognised | None:
@@ -121,20 +128,24 @@ def _lora_like(tensors: Mapping[str, Tensor]) -> Recognised | None:
     return Recognised(kind="lora", dialect=dialect, lora=lora, variant=_family(tensors), note=note)
 
 
+UNREAD_KIN = {"dora": "a DoRA", "oft": "an OFT", "ia3": "an IA3"}
+"""The kin of LoRA that is recognised and not read, by dialect."""
+
+
 def _unusual_lora(tensors: Mapping[str, Tensor]) -> Recognised | None:
-    """Return which kin of LoRA the tensors are: low-rank, but not a plain product of two matrices."""
+    """Return which kin of LoRA the tensors are: not, or not only, products of two matrices."""
     marks = {
-        ".hada_w1_a": "LoHa",
-        ".lokr_w1": "LoKr",
-        ".oft_blocks": "OFT",
-        ".oft_diag": "OFT",
         ".dora_scale": "DoRA",
         ".lora_magnitude_vector": "DoRA",
+        ".oft_blocks": "OFT",
+        ".oft_diag": "OFT",
         ".on_input": "IA3",
+        ".hada_w1_a": "LoHa",
+        ".lokr_w1": "LoKr",
     }
     for mark, name in marks.items():
         if any(mark in key for key in tensors):
-            note = f"{name} (LyCORIS): not a plain LoRA."
+            note = f"{name}, which {'is not read here' if name.lower() in UNREAD_KIN else 'changes the look of the image model'}."
             return Recognised(kind="lora", dialect=name.lower(), variant=_family(tensors), note=note)
     return None
 
@@ -152,7 +163,9 @@ def _motion_module(tensors: Mapping[str, Tensor]) -> Recognised | None:
         return None
     others = {name.removeprefix("module.") for name in motion.others}
     special: tuple[str, str] | None = None
-    if any(name.startswith("img_encoder.") for name in others):
+    if motion.dialect == "hotshot":
+        special = ("hotshot_xl", "")
+    elif any(name.startswith("img_encoder.") for name in others):
         special = ("animatelcm_i2v", "AnimateLCM-I2V: a motion module with an image encoder of its own.")
     elif "conv_in.weight" in others and not any(".resnets." in name for name in others):
         special = ("pia", "PIA: a motion module for a UNet whose first layer takes a picture beside the latents.")
@@ -179,13 +192,6 @@ def _has(*parts: str) -> Callable[[Collection[str]], bool]:
 
 
 _OTHERS: list[tuple[Callable[[Collection[str]], bool], Recognised]] = [
-    (_starts("image_proj.", "ip_adapter."), Recognised(kind="ip_adapter")),
-    (_starts("control_model."), Recognised(kind="controlnet", dialect="compvis")),
-    (_starts("lllite_unet"), Recognised(kind="controlnet", dialect="kohya", note="ControlNet-LLLite.")),
-    (_starts("controlnet_cond_embedding."), Recognised(kind="controlnet", dialect="diffusers")),
-    (_starts("controlnet_down_blocks."), Recognised(kind="controlnet", dialect="diffusers")),
-    (_starts("zero_convs."), Recognised(kind="controlnet", dialect="compvis")),
-    (_starts("adapter.body.", "adapter.conv_in."), Recognised(kind="controlnet", note="A T2I-Adapter.")),
     (
         _starts("model.diffusion_model.", "conditioner.embedders.1."),
         Recognised(kind="sd_checkpoint", dialect="compvis", variant="sdxl"),
@@ -225,8 +231,6 @@ _OTHERS: list[tuple[Callable[[Collection[str]], bool], Recognised]] = [
 ]
 """Files that are recognised by names alone, in the order of the tests."""
 
-_EMBEDDING_NOTE = "A word for the text encoder, to be used in the prompt."
-
 
 def _family(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the family of an image model, from the width of the text that its cross-attention takes."""
@@ -236,16 +240,3 @@ def _family(tensors: Mapping[str, Tensor]) -> str | None:
         if _TEXT_KEY.search(name) and tensor.ndim >= 2:
             return TEXT_WIDTHS.get(tensor.shape[1])
     return None
-
-
-def _is_textual_inversion(tensors: Mapping[str, Tensor]) -> bool:
-    if any(name in ("emb_params", "clip_l", "clip_g") or name.startswith("string_to_param.") for name in tensors):
-        return True
-    widths = {tensor.shape[-1] for tensor in tensors.values() if tensor.ndim in (1, 2)}
-    return len(tensors) == 1 and bool(widths & TEXT_WIDTHS.keys())
-
-
-def _embedding_family(tensors: Mapping[str, Tensor]) -> str | None:
-    if "clip_g" in tensors:
-        return "sdxl"
-    return next((TEXT_WIDTHS.get(tensor.shape[-1]) for tensor in tensors.values() if tensor.ndim), None)

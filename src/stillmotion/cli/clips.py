@@ -1,6 +1,7 @@
 """`animate` and `replay`: clips from prompts, and again from their record."""
 
 import argparse
+import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 import stillmotion as sm
-from stillmotion.cli.parsing import Parser, add_config_flags, config_from
+from stillmotion.cli.parsing import Parser, add_config_flags, config_from, config_of
 from stillmotion.cli.screen import ProgressView, Screen
 from stillmotion.cli.verb import Verb
 
@@ -17,7 +18,39 @@ OUTPUT_DIR = Path("outputs")
 
 GROUPS = {
     "what is seen": ["negative_prompt", "num_frames", "width", "height", "fps", "seed", "num_clips"],
-    "models": ["model", "vae", "loras", "motion", "variant", "motion_norm", "motion_loras", "domain_adapter"],
+    "models": ["model", "vae", "motion", "variant", "motion_norm", "motion_loras", "domain_adapter"],
+    "what the model is taught": [
+        "loras",
+        "embeddings",
+        "custom_diffusion",
+        "allow_partial",
+        "trigger_words",
+        "clip_skip",
+    ],
+    "what steers it": ["controls", "image", "last_image", "video", "denoise"],
+    "what travels": [
+        "prompt_map",
+        "negative_map",
+        "head_prompt",
+        "tail_prompt",
+        "hold_ratio",
+        "prompt_blend",
+        "motion_strength",
+        "motion_lora_strengths",
+    ],
+    "long clips": [
+        "loop",
+        "context",
+        "context_length",
+        "context_overlap",
+        "context_dilation",
+        "context_fusion",
+        "noise",
+        "freeinit_passes",
+        "freeinit_filter",
+        "freeinit_spatial",
+        "freeinit_temporal",
+    ],
     "sampling": ["num_inference_steps", "guidance_scale", "sampler"],
     "output": ["output_dir", "formats"],
     "machine": ["device", "dtype", "decode_chunk"],
@@ -51,7 +84,10 @@ class ClipView:
             config = event.config
             self._tell(event.notes)
             self._screen.note(f"{config.num_frames} frames of {config.width}x{config.height}, {config.sampler}")
-            self._progress.show(f"denoising{_which(0, config.num_clips)}", 0, config.num_inference_steps)
+            self._progress.show(f"denoising{_which(0, config.num_clips)}", 0, config.num_inference_steps * config.freeinit_passes)
+        elif isinstance(event, sm.WindowDone):
+            detail = f"window {event.window} of {event.windows}"
+            self._progress.show(f"denoising{_which(event.clip, event.num_clips)}", event.step - 1, event.total, detail)
         elif isinstance(event, sm.StepDone):
             self._progress.show(f"denoising{_which(event.clip, event.num_clips)}", event.step, event.total)
         elif isinstance(event, sm.Decoding):
@@ -100,19 +136,34 @@ def _hide_other_bars() -> None:
     hide_loading_bars()
 
 
+def configs_from(arguments: argparse.Namespace, screen: Screen) -> list[sm.AnimateConfig]:
+    """Return the jobs of the flags, or of every job in the file of `--config`, which may be another program's."""
+    if not arguments.config:
+        return [config_from(sm.AnimateConfig, arguments)]
+    from stillmotion.animate.foreign_jobs import read_jobs
+
+    jobs = read_jobs(arguments.config)
+    for note in dict.fromkeys(note for job in jobs for note in job.notes):
+        screen.note(f"{arguments.config}: {note}")
+    return [config_of(sm.AnimateConfig, job.fields, arguments, job.where) for job in jobs]
+
+
 def _animate_arguments(parser: Parser) -> None:
     add_config_flags(parser, sm.AnimateConfig, groups=GROUPS, shorts=SHORTS, positional=["prompt"])
 
 
 def _animate(arguments: argparse.Namespace, screen: Screen) -> int:
-    config = config_from(sm.AnimateConfig, arguments)
-    if config.output_dir is None:
-        config = config.replace(output_dir=OUTPUT_DIR)
+    configs = [
+        config if config.output_dir else config.replace(output_dir=OUTPUT_DIR)
+        for config in configs_from(arguments, screen)
+    ]
     _hide_other_bars()
     with screen.progress() as progress, ctrl_c() as pressed:
-        view = ClipView(screen, progress)
+        view, session = ClipView(screen, progress), sm.Session()
         try:
-            for event in sm.animation(config, cancel=pressed, keep_frames=False):
+            # All are checked before the first one begins.
+            jobs = [sm.animation(config, cancel=pressed, session=session, keep_frames=False) for config in configs]
+            for event in itertools.chain.from_iterable(jobs):
                 view.show(event)
         except (sm.Cancelled, KeyboardInterrupt) as stop:
             raise sm.Cancelled(f"{stop} {_kept(len(view.finished))}".strip()) from stop

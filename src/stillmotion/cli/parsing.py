@@ -74,7 +74,8 @@ def add_config_flags(
     grouped = {name for names in groups.values() for name in names}
     titles = {**groups, "more": [name for name in fields if name not in grouped and name not in positional]}
     for name in positional:
-        parser.add_argument(name, nargs="?", default=argparse.SUPPRESS, help=_help(fields[name]))
+        several = isinstance(fields[name].default, tuple | list)
+        parser.add_argument(name, nargs="*" if several else "?", default=argparse.SUPPRESS, help=_help(fields[name]))
     for title, names in titles.items():
         if names:
             group = parser.add_argument_group(title)
@@ -91,15 +92,21 @@ def add_config_flags(
 
 def config_from(config: type[C], arguments: argparse.Namespace) -> C:
     """Return the config of a YAML file, `--set` and the flags given, each going before the one named earlier."""
+    return config_of(config, read_yaml(arguments.config) if arguments.config else {}, arguments)
+
+
+def config_of(config: type[C], fields: Mapping[str, Any], arguments: argparse.Namespace, where: str = "") -> C:
+    """Return the config of `fields` that stand in the file of `--config` at `where`, changed by `--set` and the flags."""
     given = vars(arguments)
-    mapping = with_overrides(read_yaml(arguments.config) if arguments.config else {}, arguments.set)
+    mapping = with_overrides(fields, arguments.set)
     names = {setting.name for setting in settings(config)}
     flags = {name: _single(value) for name, value in given.items() if name in names}
     try:
         return config.from_dict({**mapping, **flags})
     except ConfigError as error:
         if arguments.config:
-            raise ConfigError(f"{arguments.config}: {error}") from error
+            place = f"{arguments.config}: {where}: " if where else f"{arguments.config}: "
+            raise ConfigError(f"{place}{error}") from error
         raise
 
 
@@ -124,6 +131,8 @@ def _metavar(setting: Setting) -> str:
     if setting.choices and len(setting.choices) <= 4:
         return "{" + ",".join(setting.choices) + "}"
     words = {"an integer": "N", "a number": "X", "a path": "PATH", "a file or file:strength": "FILE[:STRENGTH]"}
+    words["a file or word=file"] = "[WORD=]FILE"
+    words["a control as"] = "MODEL[=SOURCE]"
     expected = setting.expected.removeprefix("a list, each item ")
     return next((short for start, short in words.items() if expected.startswith(start)), "TEXT")
 

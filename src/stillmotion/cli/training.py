@@ -56,19 +56,21 @@ GROUPS = {
 class TrainView:
     """Shows the events of a training."""
 
-    def __init__(self, screen: Screen, progress: ProgressView) -> None:
-        self._screen, self._progress = screen, progress
+    def __init__(self, screen: Screen, progress: ProgressView, what: str = "clips") -> None:
+        self._screen, self._progress, self._what = screen, progress, what
         self._batch_size = 1
         self._loss, self._seconds, self._waiting = 0.0, 0.0, 0.0
 
     def show(self, event: "TrainEvent") -> None:
         """Show one event."""
-        from stillmotion.training import Prepared, Sampled, Saved, Trained, Validated
+        from stillmotion.training import ClassPicture, Prepared, Sampled, Saved, Trained, Validated
 
-        if isinstance(event, Prepared):
+        if isinstance(event, ClassPicture):
+            self._progress.show("class pictures", event.made, event.total)
+        elif isinstance(event, Prepared):
             self._batch_size = event.config.batch_size
             skipped = f", {event.num_skipped} too short" if event.num_skipped else ""
-            self._screen.note(f"{event.num_clips} clips{skipped}; {event.num_parameters:,} numbers to train")
+            self._screen.note(f"{event.num_clips} {self._what}{skipped}; {event.num_parameters:,} numbers to train")
             if event.first_step:
                 self._screen.note(f"going on from step {event.first_step}")
             for note in event.notes:
@@ -83,7 +85,7 @@ class TrainView:
                 "training",
                 event.step,
                 event.num_steps,
-                f"loss {self._loss:.4f}, {rate:.2f} clips/s, {waiting:.0%} reading",
+                f"loss {self._loss:.4f}, {rate:.2f} {self._what}/s, {waiting:.0%} reading",
             )
         elif isinstance(event, Validated):
             motion = "" if event.motion is None else f", motion {event.motion:.3f}"

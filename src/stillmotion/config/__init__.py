@@ -11,6 +11,8 @@ Values are checked and brought to their types in one place, so every door refuse
 """
 
 from stillmotion.config.adapter_file import AdapterFile as AdapterFile
+from stillmotion.config.control_file import ControlFile as ControlFile
+from stillmotion.config.embedding_file import EmbeddingFile as EmbeddingFile
 from stillmotion.config.fields import Setting as Setting
 from stillmotion.config.fields import field_docs as field_docs
 from stillmotion.config.fields import settings as settings

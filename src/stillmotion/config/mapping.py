@@ -87,7 +87,8 @@ def coerce(annotation: Any, value: Any, where: str, limits: Limits | None = None
         except _UnfitError:
             continue
         except ConfigError as error:
-            if len(members) == 1 and str(error).startswith(f"{where}."):
+            meant = len(members) == 1 or (is_mapping(arm) and isinstance(value, Mapping))
+            if meant and str(error).startswith(f"{where}."):
                 raise  # the message of the nested key or item is the most exact one
             continue
         if known.allows(found):
@@ -118,7 +119,8 @@ def _read_sequence(kind: Any, value: Any, where: str, limits: Limits) -> Any:
     container, inside = typing.get_origin(kind) or kind, typing.get_args(kind) or (Any, ...)
     if isinstance(value, str):
         text = value.strip()
-        free = unwrap(inside[0])[0] is str
+        item = unwrap(inside[0])[0]
+        free = item is str or getattr(item, "free_text", False)
         value = parse_yaml(text) if text.startswith("[") else [text] if free and text else _parts(text)
     elif not isinstance(value, list | tuple):
         value = [value]
@@ -147,7 +149,11 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     if isinstance(value, kind):
         return value
     if isinstance(value, str | os.PathLike) and hasattr(kind, "from_text"):
-        return kind.from_text(os.fspath(value))
+        try:
+            return kind.from_text(os.fspath(value))
+        except ConfigError as error:
+            # It names its own part that is wrong, as a mapping's errors do.
+            raise ConfigError(f"{where}.{error}" if getattr(kind, "free_text", False) else str(error)) from error
     value = parse_yaml(value) if isinstance(value, str) else value
     if not isinstance(value, Mapping):
         raise _UnfitError
@@ -187,7 +193,7 @@ def _plain(value: Any, limits: Limits | None) -> Any:
         return [_plain(item, limits) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(item, limits) for key, item in value.items()}
-    if hasattr(type(value), "from_text") or isinstance(value, Path):
+    if isinstance(value, Path) or (hasattr(type(value), "from_text") and not getattr(value, "free_text", False)):
         return str(value)
     return to_dict(value) if is_dataclass(value) else value
 

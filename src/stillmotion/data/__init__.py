@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from stillmotion.data.camera import CameraConfig as CameraConfig
     from stillmotion.data.camera import CameraMotion as CameraMotion
     from stillmotion.data.camera import camera_path as camera_path
+    from stillmotion.data.conditions import Footage as Footage
+    from stillmotion.data.conditions import canny as canny
+    from stillmotion.data.conditions import open_footage as open_footage
+    from stillmotion.data.conditions import read_picture as read_picture
+    from stillmotion.data.conditions import require_canny as require_canny
     from stillmotion.data.filming import Filmed as Filmed
     from stillmotion.data.filming import Filming as Filming
     from stillmotion.data.filming import Kept as Kept

@@ -13,8 +13,10 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import dispatch_default
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from stillmotion.errors import MismatchError
+from stillmotion.motion.frames import Curve, FrameCount
 
 Adapter = TypeVar("Adapter", bound="LoraAdapter")
 
@@ -71,12 +73,20 @@ def new_adapter(
 
 
 class AppliedLora:
-    """A LoRA at work in a UNet, until removed."""
+    """A LoRA at work in a UNet, until removed.
 
-    def __init__(self, unet: nn.Module, adapter: LoraAdapter, strength: float) -> None:
+    Its strength may be one per frame of the clip where its layers take tokens of (batch, frames, places, channels), as those
+    of a motion module do; `frames` then tells which are at hand.
+    """
+
+    def __init__(
+        self, unet: nn.Module, adapter: LoraAdapter, strength: Curve, frames: FrameCount | None = None
+    ) -> None:
         layers = dict(unet.named_modules())
         _check(adapter, layers)
-        self._unet, self._adapter = unet, adapter
+        self._unet, self._adapter, self._frames = unet, adapter, frames
+        self._handles: list[RemovableHandle] = []
+        _require_frames(adapter, strength)
         self._name = f"stillmotion_{next(_numbers)}"
         self._wrapped: dict[str, nn.Module] = {}
         for path, (down, up) in adapter.weights.items():
@@ -84,21 +94,35 @@ class AppliedLora:
         self.strength = strength
 
     @property
-    def strength(self) -> float:
-        """Return what the update is multiplied by."""
+    def strength(self) -> Curve:
+        """Return what the update is multiplied by: everywhere, or at each frame of the clip."""
         return self._strength
 
     @strength.setter
-    def strength(self, value: float) -> None:
-        self._strength = float(value)
+    def strength(self, value: Curve) -> None:
+        _require_frames(self._adapter, value)
+        self._strength = value if isinstance(value, tuple) else float(value)
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         for path in self._adapter.weights:
             layer = self._unet.get_submodule(path)
             assert isinstance(layer, LoraLayer)
-            layer.scaling[self._name] = self._strength
+            # peft multiplies by one number, so what differs from frame to frame is multiplied in at the narrowest place.
+            layer.scaling[self._name] = 1.0 if isinstance(self._strength, tuple) else self._strength
+            if isinstance(self._strength, tuple):
+                self._handles.append(layer.lora_A[self._name].register_forward_hook(self._scaled))
             active = [name for name in layer.active_adapters if name != self._name]
             # An adapter of strength 0 is left out of the sum, so that the result is the same to the bit. peft's own
             # `set_adapter` would also decide which of the host's adapters train.
             layer._active_adapter = [*active, self._name] if self._strength else active  # noqa: SLF001
+
+    def _scaled(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+        assert self._frames is not None
+        strength = self._frames.pick(self._strength)
+        if isinstance(strength, tuple):
+            return output * self._frames.along(strength, output).view(1, -1, 1, 1)
+        return output * strength
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the factors at work, to be trained, as `<layer path>.down` and `<layer path>.up`."""
@@ -136,6 +160,11 @@ class AppliedLora:
             factor.weight = nn.Parameter(
                 value.to(weight.device, weight.dtype).view(factor.weight.shape), requires_grad=False
             )
+
+
+def _require_frames(adapter: LoraAdapter, strength: Curve) -> None:
+    if isinstance(strength, tuple) and not isinstance(adapter, MotionLora):
+        raise MismatchError(f"{adapter} has one strength for all frames; only a MotionLoRA's may differ between them.")
 
 
 def _set(root: nn.Module, path: str, layer: nn.Module) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stillmotion.errors import MismatchError
 from stillmotion.motion.architectures import ARCHITECTURES, Architecture
 from stillmotion.motion.convolution import TemporalConvolution
+from stillmotion.motion.frames import FrameCount
 from stillmotion.motion.geometry import MotionGeometry
 from stillmotion.motion.site import MotionSite, Tokens
 from stillmotion.motion.variants import VARIANTS, NormStatistics, Variant
@@ -109,14 +110,34 @@ class TemporalBlock(nn.Module):
             self.add_module(f"attn{index}", TemporalAttention(channels, geometry.num_attention_heads))
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
+        self.frames: FrameCount | None = None
+        """Where it is plugged in: the frames at hand, and the windows through which it attends to them."""
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Return the tokens after every sub-layer; positions enter each attention, its values too, never the residual."""
+        """Return the tokens after every sub-layer."""
+        tokens = self._by_window(tokens) if self.frames and self.frames.windows else self._attended(tokens)
+        return tokens + self.ff(self.norm3(tokens))
+
+    def _by_window(self, tokens: Tokens) -> Tokens:
+        """Return the tokens after attention within each window, averaged where windows overlap (FreeNoise, §3.3).
+
+        Each window has positions from 0, so there may be more frames than positions. What is averaged is what attention
+        adds: a block that adds nothing returns exactly what came in, the last frames included.
+        """
+        assert self.frames is not None
+        added = torch.zeros_like(tokens, dtype=torch.float32)
+        for places, weights in self.frames.parts(added):
+            seen = tokens[:, places]
+            added.index_add_(1, places, (self._attended(seen) - seen).float() * weights)
+        return tokens + added.to(tokens.dtype)
+
+    def _attended(self, tokens: Tokens) -> Tokens:
+        """Return the tokens after the attentions; positions enter each, its values too, never the residual."""
         positions = self.pos_embed.pe[:, : tokens.shape[1], None].to(tokens.dtype)
         for index in range(1, self.num_attentions + 1):
             norm, attention = getattr(self, f"norm{index}"), getattr(self, f"attn{index}")
             tokens = tokens + attention(norm(tokens) + positions)
-        return tokens + self.ff(self.norm3(tokens))
+        return tokens
 
 
 class TemporalTransformer(MotionSite):

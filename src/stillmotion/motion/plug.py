@@ -5,34 +5,30 @@ without attention, and in the mid block where the variant has one. While plugged
 `block.motion_modules`, so that `.to()`, offloading and peft reach them; unplugged, no trace is left.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from diffusers import UNet2DConditionModel
-from einops import rearrange
+from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stillmotion.errors import MismatchError
+from stillmotion.motion.frames import Curve, FrameCount
 from stillmotion.motion.lora import AppliedLora, LoraAdapter, MotionLora
-from stillmotion.motion.module import MotionModule
+from stillmotion.motion.module import MotionModule, TemporalBlock
+from stillmotion.motion.pooling import pool_over_frames
 from stillmotion.motion.site import MotionSite
 
 
-@dataclass
-class FrameCount:
-    """How many frames the clips of the batch have. One object is shared by all hooks, and never changed in a forward."""
+def hosts(unet: UNet2DConditionModel | ControlNetModel) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every site of a UNet as (name of its motion module, the layer whose output it takes), in forward order.
 
-    num_frames: int
-
-
-def hosts(unet: UNet2DConditionModel) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every site of a UNet as (name of its motion module, the layer whose output it takes), in forward order."""
+    An encoder without a way up, such as a ControlNet's, has the sites of its way down and in the middle.
+    """
     mid = [("mid_block", unet.mid_block)] if getattr(unet.mid_block, "attentions", None) else []
     down = [(f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)]
-    up = [(f"up_blocks.{i}", block) for i, block in enumerate(unet.up_blocks)]
+    up = [(f"up_blocks.{i}", block) for i, block in enumerate(getattr(unet, "up_blocks", ()))]
     for name, block in (*down, *mid, *up):
         layers = getattr(block, "attentions", None) or block.resnets
         for index, layer in enumerate(layers):
@@ -63,17 +59,17 @@ class Plugged:
         self._blocks: list[nn.Module] = []
         self._loras: dict[int, AppliedLora] = {}
         sites = motion.sites()
+        for block in self._attending():
+            block.frames = frames
         for name, layer in hosts(unet):
             if name in sites:
-                self._handles.append(layer.register_forward_hook(_motion_hook(sites[name], frames)))
+                self._handles.append(layer.register_forward_hook(motion_hook(sites[name], frames)))
         for block_name in dict.fromkeys(name.rsplit(".motion_modules", 1)[0] for name in sites):
             block = unet.get_submodule(block_name)
             block.motion_modules = motion.get_submodule(block_name).motion_modules
             self._blocks.append(block)
         if motion.variant.spatial_norm == "across_frames":
-            for norm in _spatial_norms(unet):
-                self._handles.append(norm.register_forward_pre_hook(_pool_hook(frames)))
-                self._handles.append(norm.register_forward_hook(_unpool_hook(frames)))
+            self._handles += pool_over_frames(unet, frames)
 
     @property
     def num_frames(self) -> int:
@@ -83,23 +79,63 @@ class Plugged:
     @num_frames.setter
     def num_frames(self, count: int) -> None:
         _check_frames(self.motion, count)
-        self._frames.num_frames = count
+        self._frames.num_frames, self._frames.shown, self._frames.windows = count, None, ()
 
-    def add(self, adapter: LoraAdapter, strength: float = 1.0) -> None:
+    @property
+    def motion_strength(self) -> Curve:
+        """Return how much of the motion is added: 1 as trained, 0 the image model."""
+        return self._frames.strength
+
+    @motion_strength.setter
+    def motion_strength(self, strength: int | float | Sequence[float]) -> None:
+        self._frames.strength = _curve(strength)
+
+    def look(self, frames: Sequence[int]) -> None:
+        """Say which frames of a long clip the next forward is for, in order: strengths given per frame go by it.
+
+        Sets `num_frames`, too. Raises `MismatchError` for more frames than the module has positions, unless attention goes
+        by windows (`attend_within`) of all these frames.
+        """
+        if not self._frames.windows:
+            _check_frames(self.motion, len(frames))
+        self._frames.look(frames)
+
+    def attend_within(self, windows: Sequence[tuple[Sequence[int], Sequence[float]]]) -> None:
+        """Let all frames of a clip be seen at once, each attention looking through windows of them.
+
+        Args:
+            windows: Each as (numbers of frames, weights); the weights of a frame sum to one. The clip has as many frames
+                as they cover. None at all, or one of the whole clip, is the ordinary attention.
+
+        Raises:
+            MismatchError: A window has more frames than the module has positions, or a frame is in no window.
+        """
+        covered = sorted({frame for frames, _ in windows for frame in frames})
+        if covered != list(range(len(covered))):
+            raise MismatchError(f"The windows leave out frames: {len(covered)} are covered, up to {covered[-1]}.")
+        for frames, _ in windows:
+            _check_frames(self.motion, len(frames))
+        plain = len(windows) <= 1 and all(list(frames) == covered for frames, _ in windows)
+        self._frames.windows = () if plain else tuple((tuple(f), tuple(w)) for f, w in windows)
+        self._frames.shown, self._frames.part = None, None
+        self._frames.num_frames = len(covered) or self._frames.num_frames
+
+    def add(self, adapter: LoraAdapter, strength: int | float | Sequence[float] = 1.0) -> None:
         """Add a MotionLoRA to the motion module or a domain adapter to the UNet: W + strength · up · down.
 
-        Stored weights stay as they are. Raises `MismatchError` if a layer is missing or of another size, or if the motion
-        module has no attention for a MotionLoRA to update.
+        A MotionLoRA may have a strength of its own for each frame of the clip. Stored weights stay as they are. Raises
+        `MismatchError` if a layer is missing or of another size, or if the motion module has no attention for a MotionLoRA
+        to update.
         """
         if id(adapter) in self._loras:
             raise MismatchError(f"{adapter} is added already; change it by `set_strength`.")
         if isinstance(adapter, MotionLora):
             self.motion.require_attention()
-        self._loras[id(adapter)] = AppliedLora(self.unet, adapter, strength)
+        self._loras[id(adapter)] = AppliedLora(self.unet, adapter, _curve(strength), self._frames)
 
-    def set_strength(self, adapter: LoraAdapter, strength: float) -> None:
+    def set_strength(self, adapter: LoraAdapter, strength: int | float | Sequence[float]) -> None:
         """Change the strength of an added adapter; 0 computes exactly what is computed without it."""
-        self._applied(adapter).strength = strength
+        self._applied(adapter).strength = _curve(strength)
 
     def remove(self, adapter: LoraAdapter) -> None:
         """Take an added adapter out again."""
@@ -120,7 +156,13 @@ class Plugged:
             handle.remove()
         for block in self._blocks:
             del block.motion_modules
+        for block in self._attending():
+            if block.frames is self._frames:
+                block.frames = None
         self._handles, self._blocks = [], []
+
+    def _attending(self) -> Iterator[TemporalBlock]:
+        return (module for module in self.motion.modules() if isinstance(module, TemporalBlock))
 
     def __enter__(self) -> "Plugged":
         return self
@@ -166,16 +208,23 @@ def _check_frames(motion: MotionModule, num_frames: int) -> None:
         )
 
 
-def _motion_hook(site: MotionSite, frames: FrameCount) -> Any:
+def motion_hook(site: MotionSite, frames: FrameCount) -> Any:
+    """Return the forward hook of a host that passes the host's output on through `site`."""
+
     def move(layer: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
         features = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
         if features.shape[0] % frames.num_frames:
             raise MismatchError(
                 f"A batch of {features.shape[0]} images does not divide into clips of {frames.num_frames}."
             )
+        strength = frames.pick(frames.strength)
+        if strength == 0:
+            return output
         # A ResNet host recomputes this hook within its own checkpoint; a transformer host does not, and says so itself.
         site.gradient_checkpointing = getattr(layer, "gradient_checkpointing", False)
         moved = site(features, frames.num_frames)
+        if strength != 1:
+            moved = features + _along(frames, strength, features) * (moved - features)
         if isinstance(output, tuple):
             return (moved, *output[1:])
         return moved if output is features else type(output)(sample=moved)
@@ -183,24 +232,15 @@ def _motion_hook(site: MotionSite, frames: FrameCount) -> Any:
     return move
 
 
-def _spatial_norms(unet: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
-    """Yield the norms that v1 pools over frames: both of every ResNet, and the last."""
-    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        for resnet in block.resnets:
-            yield resnet.norm1
-            yield resnet.norm2
-    yield unet.conv_norm_out
+def _along(frames: FrameCount, strength: Curve, features: Tensor) -> float | Tensor:
+    """Return what each image's motion is multiplied by."""
+    if isinstance(strength, float):
+        return strength
+    return frames.along(strength, features).repeat(features.shape[0] // frames.num_frames).view(-1, 1, 1, 1)
 
 
-def _pool_hook(frames: FrameCount) -> Any:
-    def pool(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (rearrange(inputs[0], "(b f) c h w -> b c (f h) w", f=frames.num_frames),)
-
-    return pool
-
-
-def _unpool_hook(frames: FrameCount) -> Any:
-    def unpool(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-        return rearrange(output, "b c (f h) w -> (b f) c h w", f=frames.num_frames)
-
-    return unpool
+def _curve(strength: int | float | Sequence[float]) -> Curve:
+    if isinstance(strength, int | float):
+        return float(strength)
+    values = tuple(float(value) for value in strength)
+    return values[0] if len(set(values)) == 1 else values

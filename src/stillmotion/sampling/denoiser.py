@@ -5,6 +5,7 @@ what is sampled.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -15,22 +16,54 @@ from torch.utils.hooks import RemovableHandle
 
 from stillmotion.sampling.control import Control, Moment, steering
 from stillmotion.sampling.schedule import Diffusion
+from stillmotion.sampling.text import Text, Tokens, as_text, joined, merged
+from stillmotion.sampling.travel import TravellingText
 from stillmotion.shapes import fold_frames, repeat_per_frame, unfold_frames
 
 Latents = Float[Tensor, "batch channels frames height width"]
-Text = Float[Tensor, "batch tokens features"]
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a clip is drawn towards, and how far from what (Ho and Salimans 2022)."""
+    """What clips are drawn towards, and how far from what (Ho and Salimans 2022); all of it may travel over the frames."""
+
+    text: Float[Tensor, "told tokens features"] | Text | TravellingText
+    """Features of the prompt: one set of rows per clip, one per frame (batch·frames), or prompts that travel."""
+    empty: Float[Tensor, "led tokens features"] | Text | TravellingText
+    """Features of the negative prompt, or of the empty one."""
+    scale: float | tuple[float, ...] = 1.0
+    """How far to go, or how far at each frame; 1 follows the prompt alone, and computes one half of the batch only."""
+
+    def at(self, frames: Sequence[int], clips: int) -> "SettledGuidance":
+        """Return what holds for some frames of each of `clips` clips."""
+        text, empty = _rows(self.text, frames, clips), _rows(self.empty, frames, clips)
+        if len(text) != len(empty):  # one travels, the other does not
+            text, empty = (rows if len(rows) > clips else rows.per_frame(len(frames)) for rows in (text, empty))
+        scales = {self.scale} if isinstance(self.scale, int | float) else {self.scale[frame] for frame in frames}
+        if len(scales) == 1:
+            return SettledGuidance(text, empty, scales.pop())
+        varied = torch.tensor([self.scale[f] for f in frames] if isinstance(self.scale, tuple) else [])
+        return SettledGuidance(text, empty, varied.to(text.tokens.device).view(-1, 1, 1))
+
+
+@dataclass(frozen=True)
+class SettledGuidance:
+    """Guidance of some frames: features per clip or per frame, both alike, and the scale, which a prediction takes."""
 
     text: Text
-    """Features of the prompt."""
     empty: Text
-    """Features of the negative prompt, or of the empty one."""
-    scale: float = 1.0
-    """How far to go; 1 follows the prompt alone, and computes one half of the batch only."""
+    scale: float | Float[Tensor, "frames 1 1"]
+
+
+def _rows(text: Tokens | Text | TravellingText, frames: Sequence[int], clips: int) -> Text:
+    """Return one set of rows per clip where all frames have the same, else one per frame."""
+    if isinstance(text, TravellingText):
+        return as_text(text.rows(frames[:1] if text.at_rest(frames) else frames)).repeat(clips)
+    given = as_text(text)
+    if len(given) == clips:
+        return given
+    length = len(given) // clips
+    return given[[clip * length + frame for clip in range(clips) for frame in frames]]
 
 
 class Denoiser:
@@ -48,10 +81,10 @@ class Denoiser:
         self,
         latents: Latents,
         timesteps: Num[Tensor, ""] | Int[Tensor, "batch"] | int | float,
-        text: Text,
+        text: Tokens | Text,
         *,
         moment: Moment | None = None,
-        **extra: object,
+        **extra: Any,
     ) -> Latents:
         """Return the prediction for `latents` at one timestep for all or one per clip.
 
@@ -62,15 +95,14 @@ class Denoiser:
         """
         frames = latents.shape[2]
         shared = frames if len(text) == len(latents) else 1
-        rows = repeat_per_frame(text, shared)
         times = torch.as_tensor(timesteps, device=latents.device)
         times = times.repeat_interleave(frames) if times.ndim else times
         dtype = self.unet.dtype
-        images, rows = fold_frames(latents).to(dtype), rows.to(dtype)
-        added = steering(self.controls, images, times, rows, moment or Moment(frames=range(frames)))
+        images, rows = fold_frames(latents).to(dtype), as_text(text).per_frame(shared).to(dtype)
+        added = steering(self.controls, images, times, rows.tokens, moment or Moment(frames=range(frames)))
         with self._projected_once(shared):
-            arguments = {**(added.arguments() if added else {}), **extra}
-            predicted = self.unet(images, times, encoder_hidden_states=rows, **arguments).sample
+            arguments = merged(rows.arguments(), added.arguments() if added else {}, extra)
+            predicted = self.unet(images, times, encoder_hidden_states=rows.tokens, **arguments).sample
         return unfold_frames(predicted.to(latents.dtype), frames)
 
     @contextmanager
@@ -93,18 +125,28 @@ class Denoiser:
                 handle.remove()
 
     def guided(
-        self, latents: Latents, timestep: Tensor, guidance: Guidance, *, moment: Moment | None = None, **extra: object
+        self, latents: Latents, timestep: Tensor, guidance: Guidance, *, moment: Moment | None = None, **extra: Any
     ) -> Latents:
-        """Return the guided prediction, both halves computed in one batch."""
-        if guidance.scale == 1:
-            return self(latents, timestep, guidance.text, moment=moment, **extra)
-        text = torch.cat([guidance.empty, guidance.text])
-        both = replace(moment or Moment(frames=range(latents.shape[2])), guided=True)
+        """Return the guided prediction, both halves computed in one batch.
+
+        `guidance` is the whole clip's; `moment.frames` says which of its frames the latents are.
+        """
+        whole = moment or Moment(frames=range(latents.shape[2]))
+        settled = guidance.at(whole.frames, len(latents))
+        if isinstance(settled.scale, int | float) and settled.scale == 1:
+            return self(latents, timestep, settled.text, moment=moment, **extra)
+        text = joined([settled.empty, settled.text])
+        both = replace(whole, guided=True)
         without, told = self(torch.cat([latents, latents]), timestep, text, moment=both, **extra).chunk(2)
-        return without + guidance.scale * (told - without)
+        return without + settled.scale * (told - without)
 
     def loss(
-        self, latents: Latents, noise: Latents, timesteps: Int[Tensor, "batch"], text: Text, diffusion: Diffusion
+        self,
+        latents: Latents,
+        noise: Latents,
+        timesteps: Int[Tensor, "batch"],
+        text: Tokens | Text,
+        diffusion: Diffusion,
     ) -> Float[Tensor, "batch"]:
         """Return each clip's mean squared error of the prediction: paper Eq. 2 for one frame, Eq. 7 for clips."""
         noisy = diffusion.add_noise(latents, noise, timesteps)

@@ -11,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stillmotion.errors import Cancelled, ConfigError
-from stillmotion.sampling.control import Moment
+from stillmotion.sampling.context import Context, Window
 from stillmotion.sampling.denoiser import Denoiser, Guidance
+from stillmotion.sampling.start import noised
+from stillmotion.sampling.windowed import Look, WindowedPrediction
 from stillmotion.seeding import generator
 from stillmotion.shapes import fold_frames, unfold_frames
 
@@ -21,11 +23,38 @@ Latents = Float[Tensor, "batch channels frames height width"]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step done; the last one's latents are clean."""
+    """One step done, or one window of it; the last step's latents are clean."""
 
     index: int  # from 1
     total: int
     latents: Latents
+    """After the step; as they were before it while windows of it are left."""
+    window: int = 1  # how many windows of the step are done
+    windows: int = 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the step is done, and not a window of it alone."""
+        return self.window == self.windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a clip is sampled, where that is not the plain way: all frames at once, from pure noise."""
+
+    eta: float = 0.0
+    """How much noise DDIM adds back in each step, 0 (none) to 1 (Song et al. 2020, Eq. 16)."""
+    start_from: Latents | None = None
+    """Clean latents to begin with in the place of pure noise: what is drawn anew."""
+    denoise: float = 1.0
+    """The share of the steps that is taken from there, the last ones; the smaller, the nearer to them it stays."""
+    context: Context | None = None
+    """The windows in which a long clip is seen, whose latents may lie on the CPU."""
+    look: Look | None = None
+    """Told before each prediction which frames of the clip it is for, and in which step (from 0)."""
+
+
+PLAIN = Course()
 
 
 @torch.no_grad()
@@ -37,10 +66,10 @@ def sample(
     *,
     num_inference_steps: int,
     seed: int | Sequence[int] = 0,
-    eta: float = 0.0,
+    course: Course = PLAIN,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
-    """Denoise unit noise towards what `guidance` says; yield every step.
+    """Denoise unit noise towards what `guidance` says; yield every step, and with windows every window of it.
 
     Args:
         denoiser: What tells the noise.
@@ -48,34 +77,48 @@ def sample(
         noise: What to begin with, drawn per frame by `seeding.frame_noise`.
         guidance: The prompt and how strongly it is followed.
         num_inference_steps: How many steps are taken.
-        seed: Where samplers that add noise of their own take it from, as a function of (seed, step, frame); one for all
-            clips, or one per clip.
-        eta: How much noise DDIM adds back in each step, 0 (none) to 1 (Song et al. 2020, Eq. 16).
-        cancelled: Asked before each step.
+        seed: Where samplers that add noise of their own take it from, by step and frame; one for all clips, or one each.
+        course: How, where it is not the plain way.
+        cancelled: Asked before each step and each window.
 
     Raises:
-        ConfigError: The sampler cannot take so many steps.
+        ConfigError: The sampler cannot take so many steps, or `course.denoise` leaves none.
         Cancelled: `cancelled()` said so.
     """
-    try:
-        sampler.set_timesteps(num_inference_steps, device=noise.device)
-    except ValueError as error:
-        raise ConfigError(f"num_inference_steps: {num_inference_steps} is not for this sampler: {error}") from error
-    latents = noise * sampler.init_noise_sigma
+    _set_steps(sampler, num_inference_steps, noise.device)
+    latents, timesteps, frames = noise * sampler.init_noise_sigma, sampler.timesteps, noise.shape[2]
+    if course.start_from is not None:
+        latents, timesteps = noised(
+            sampler, course.start_from, noise, steps=num_inference_steps, denoise=course.denoise
+        )
+    everything = Window(tuple(range(frames)), (1.0,) * frames)
     seeds = [seed] * len(noise) if isinstance(seed, int) else list(seed)
     takes = inspect.signature(sampler.step).parameters
-    options: dict[str, Any] = {"eta": eta} if "eta" in takes else {}
-    for index, timestep in enumerate(sampler.timesteps):
-        if cancelled():
-            raise Cancelled(f"Stopped after {index} of {len(sampler.timesteps)} steps.")
-        moment = Moment(frames=range(noise.shape[2]), progress=index / len(sampler.timesteps))
+    options: dict[str, Any] = {"eta": course.eta} if "eta" in takes else {}
+    for index, timestep in enumerate(timesteps):
+        windows = course.context.windows(frames, index) if course.context else (everything,)
+        prediction = WindowedPrediction(denoiser, windows, course.look)
         scaled = sampler.scale_model_input(latents, timestep)
-        predicted = denoiser.guided(scaled, timestep, guidance, moment=moment)
+        steps = prediction.steps(scaled, timestep, guidance, progress=index / len(timesteps), step=index)
+        for _ in windows:
+            if cancelled():
+                raise Cancelled(f"Stopped after {index} of {len(timesteps)} steps.")
+            done = next(steps)
+            if done < len(windows):
+                yield Step(index=index + 1, total=len(timesteps), latents=latents, window=done, windows=len(windows))
+        assert prediction.value is not None
         if "generator" in takes:
-            options["generator"] = _generators(seeds, index, noise.shape[2])
-        stepped = sampler.step(fold_frames(predicted), timestep, fold_frames(latents), **options).prev_sample
-        latents = unfold_frames(stepped, noise.shape[2])
-        yield Step(index=index + 1, total=len(sampler.timesteps), latents=latents)
+            options["generator"] = _generators(seeds, index, frames)
+        stepped = sampler.step(fold_frames(prediction.value), timestep, fold_frames(latents), **options).prev_sample
+        latents = unfold_frames(stepped, frames)
+        yield Step(index=index + 1, total=len(timesteps), latents=latents, window=len(windows), windows=len(windows))
+
+
+def _set_steps(sampler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> None:
+    try:
+        sampler.set_timesteps(num_inference_steps, device=device)
+    except ValueError as error:
+        raise ConfigError(f"num_inference_steps: {num_inference_steps} is not for this sampler: {error}") from error
 
 
 def _generators(seeds: Sequence[int], step: int, num_frames: int) -> list[torch.Generator]:

@@ -30,6 +30,7 @@ SAMPLERS: Mapping[SamplerName, tuple[type[SchedulerMixin], dict[str, Any]]] = Ma
         "ddim": (DDIMScheduler, {"timestep_spacing": "leading", "set_alpha_to_one": True}),
         "ddim_trailing": (DDIMScheduler, {"timestep_spacing": "trailing", "set_alpha_to_one": True}),
         "euler": (EulerDiscreteScheduler, {"timestep_spacing": "leading"}),
+        "euler_trailing": (EulerDiscreteScheduler, {"timestep_spacing": "trailing"}),
         "euler_a": (EulerAncestralDiscreteScheduler, {"timestep_spacing": "leading"}),
         "dpm++": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading"}),
         "dpm++_karras": (DPMSolverMultistepScheduler, {"timestep_spacing": "leading", "use_karras_sigmas": True}),

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from stillmotion.errors import FileError, MismatchError
+from stillmotion.t2i.geometry import XL_CONFIGS, shipped
 from stillmotion.t2i.hub import from_hub
 from stillmotion.t2i.models import T2I
 from stillmotion.t2i.original_names import VAE_PREFIX
@@ -19,7 +20,11 @@ from stillmotion.t2i.single_file import Part, load_single_file, make_vae, part_o
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 """What a diffusers folder must hold."""
 
+XL_PARTS = (*PARTS, "text_encoder_2", "tokenizer_2")
+"""What one of Stable Diffusion XL must."""
+
 _WEIGHTS = (("safetensors", ""), ("safetensors", "fp16"), ("bin", ""), ("bin", "fp16"))  # in order of preference
+_WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _STORED = "position_ids"  # a count from 0, which programs of old stored with the weights
 
 
@@ -33,8 +38,8 @@ def load_t2i(
     """Return the image model that `source` names, ready to sample: in eval mode, nothing of it requiring gradients.
 
     Args:
-        source: A diffusers folder, a hub id, or a single .safetensors or .ckpt file of Stable Diffusion 1.x, which needs
-            no network.
+        source: A diffusers folder, a hub id, or a single .safetensors or .ckpt file of Stable Diffusion 1.x or XL, which
+            needs no network.
         vae: Another VAE than the model's own: a folder, a file of a VAE in any layout, or a whole checkpoint, of which
             the VAE is taken.
         dtype: How weights are held and computed with.
@@ -55,8 +60,10 @@ def load_t2i(
     if vae is not None:
         model.report.append(f"{Path(vae).name} stands in for the model's own VAE")
         model.files |= dict.fromkeys(_vae_files(Path(vae).expanduser()), "vae")
+        if model.is_xl and Path(vae).expanduser().is_file():  # shapes do not tell whose latents it makes
+            model.vae.register_to_config(scaling_factor=shipped("vae", configs=XL_CONFIGS)["scaling_factor"])
     _check_parts(model)
-    for module in (model.unet, model.vae, model.text_encoder):
+    for module in model.parts.values():
         module.eval().requires_grad_(requires_grad=False)
     return model.to(device, dtype)
 
@@ -79,14 +86,23 @@ def load_vae(source: str | Path, dtype: torch.dtype = torch.float32) -> Autoenco
 
 def _load_folder(folder: Path, vae: AutoencoderKL | None, dtype: torch.dtype) -> T2I:
     """Return the model of a diffusers folder; `vae` stands in for its own."""
-    _check_folder(folder, [part for part in PARTS if part != "vae" or vae is None])
+    wide = (folder / "text_encoder_2").is_dir()
+    parts = [part for part in (XL_PARTS if wide else PARTS) if part != "vae" or vae is None]
+    _check_folder(folder, parts)
     report: list[str] = []
-    files = {file: part for part in PARTS[:3] if part != "vae" or vae is None for file in _weights(folder / part)[0]}
+    files = {file: part for part in parts if part in _WITH_WEIGHTS for file in _weights(folder / part)[0]}
+    second: dict[str, Any] = {}
+    if wide:
+        second["text_encoder_2"] = _part(CLIPTextModelWithProjection, folder / "text_encoder_2", dtype, report)
+        second["tokenizer_2"] = _tokenizer(folder / "tokenizer_2")
+        index = _json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+        second["zeros_for_empty_text"] = bool(index.get("force_zeros_for_empty_prompt", True))
     return T2I(
         unet=_part(UNet2DConditionModel, folder / "unet", dtype, report),
         vae=vae if vae is not None else _part(AutoencoderKL, folder / "vae", dtype, report),
         text_encoder=_part(CLIPTextModel, folder / "text_encoder", dtype, report),
         tokenizer=_tokenizer(folder / "tokenizer"),
+        **second,
         scheduler_config=_json(folder / "scheduler" / "scheduler_config.json"),
         source=str(folder),
         files=files,
@@ -97,7 +113,7 @@ def _load_folder(folder: Path, vae: AutoencoderKL | None, dtype: torch.dtype) ->
 def _part(kind: Any, folder: Path, dtype: torch.dtype, report: list[str]) -> Any:
     """Return one model of a diffusers folder, every weight of which came from its files; note what else they hold."""
     files, options = _weights(folder)
-    options |= {"dtype" if kind is CLIPTextModel else "torch_dtype": dtype}
+    options |= {"dtype" if kind in (CLIPTextModel, CLIPTextModelWithProjection) else "torch_dtype": dtype}
     try:
         model, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True, **options)
     except Exception as error:  # The libraries raise many kinds for a damaged file or config.
@@ -148,10 +164,6 @@ def _check_folder(folder: Path, parts: list[str]) -> None:
     name = _json(folder / "unet" / "config.json").get("_class_name", "UNet2DConditionModel")
     if name != "UNet2DConditionModel":
         raise MismatchError(f"{folder}/unet is a {name}; motion plugs into a UNet2DConditionModel.")
-    if (folder / "text_encoder_2").is_dir():
-        raise MismatchError(
-            f"{folder} is a Stable Diffusion XL model; this version loads those of Stable Diffusion 1.x."
-        )
 
 
 def _check_parts(model: T2I) -> None:
@@ -167,9 +179,24 @@ def _check_parts(model: T2I) -> None:
             f"{model.source}: the UNet takes {channels} channels, the VAE gives {latents}: they are {why}."
         )
     wanted, given = model.unet.config.cross_attention_dim, model.text_encoder.config.hidden_size
+    if model.text_encoder_2 is not None:
+        given += model.text_encoder_2.config.hidden_size
+        _check_sizes_and_whole_texts(model, model.text_encoder_2.config.projection_dim)
     if wanted != given:
         raise MismatchError(
             f"{model.source}: the UNet takes text features of width {wanted}, its text encoder gives {given}."
+        )
+
+
+def _check_sizes_and_whole_texts(model: T2I, projection: int) -> None:
+    """Refuse a UNet that does not take what Stable Diffusion XL's does beside tokens: six sizes and a whole text."""
+    config = model.unet.config
+    wanted = config.projection_class_embeddings_input_dim
+    given = 6 * (config.addition_time_embed_dim or 0) + projection
+    if config.addition_embed_type != "text_time" or wanted != given:
+        raise MismatchError(
+            f"{model.source}: beside tokens the UNet takes {config.addition_embed_type} of width {wanted}, expected "
+            f"text_time of width {given}: six sizes and the second text encoder's {projection} features."
         )
 
 

@@ -5,7 +5,7 @@ The tables are made from a model's own structure, so they hold for any widths an
 
 from collections.abc import Iterator
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import nn
 
 RESNET = {
@@ -27,6 +27,9 @@ VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "t
 UNET_PREFIX, VAE_PREFIX, TEXT_PREFIX = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 """Where the parts of a model lie in a single file."""
 
+XL_TEXT_PREFIXES = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+"""Where the text encoders of Stable Diffusion XL lie."""
+
 
 def unet_layers(unet: UNet2DConditionModel) -> dict[str, str]:
     """Return the original name of every layer of a UNet that has weights, without `UNET_PREFIX`.
@@ -34,6 +37,11 @@ def unet_layers(unet: UNet2DConditionModel) -> dict[str, str]:
     Layers that peft has wrapped are named as before.
     """
     return dict(_renamed(unet, _unet_places(unet), {"resnets": RESNET}))
+
+
+def controlnet_layers(net: ControlNetModel) -> dict[str, str]:
+    """Return the original name of every layer of a ControlNet that has weights, without "control_model."."""
+    return dict(_renamed(net, _controlnet_places(net), {"resnets": RESNET}))
 
 
 def vae_layers(vae: AutoencoderKL) -> dict[str, str]:
@@ -60,9 +68,29 @@ def _weighted(module: nn.Module) -> Iterator[str]:
 
 def _unet_places(unet: UNet2DConditionModel) -> Iterator[tuple[str, str]]:
     """Yield every block of a UNet as (its place, its place in the original, where blocks are numbered through)."""
+    yield from _places_down(unet)
+    number = -1
+    for level, block in enumerate(unet.up_blocks):
+        moves = bool(getattr(block, "attentions", None))
+        for index in range(len(block.resnets)):
+            number += 1
+            yield f"up_blocks.{level}.resnets.{index}", f"output_blocks.{number}.0"
+            if moves:
+                yield f"up_blocks.{level}.attentions.{index}", f"output_blocks.{number}.1"
+        if block.upsamplers:
+            yield f"up_blocks.{level}.upsamplers.0.conv", f"output_blocks.{number}.{2 if moves else 1}.conv"
+    yield "conv_norm_out", "out.0"
+    yield "conv_out", "out.2"
+
+
+def _places_down(unet: UNet2DConditionModel | ControlNetModel) -> Iterator[tuple[str, str]]:
+    """Yield the blocks up to the middle, which a ControlNet has too."""
     yield "conv_in", "input_blocks.0.0"
     yield "time_embedding.linear_1", "time_embed.0"
     yield "time_embedding.linear_2", "time_embed.2"
+    if getattr(unet, "add_embedding", None) is not None:  # Stable Diffusion XL's, of sizes and whole texts
+        yield "add_embedding.linear_1", "label_emb.0.0"
+        yield "add_embedding.linear_2", "label_emb.0.2"
     number = 0
     for level, block in enumerate(unet.down_blocks):
         for index in range(len(block.resnets)):
@@ -77,18 +105,17 @@ def _unet_places(unet: UNet2DConditionModel) -> Iterator[tuple[str, str]]:
         yield f"mid_block.resnets.{index}", f"middle_block.{2 * index}"
     for index in range(len(unet.mid_block.attentions)):
         yield f"mid_block.attentions.{index}", f"middle_block.{2 * index + 1}"
-    number = -1
-    for level, block in enumerate(unet.up_blocks):
-        moves = bool(getattr(block, "attentions", None))
-        for index in range(len(block.resnets)):
-            number += 1
-            yield f"up_blocks.{level}.resnets.{index}", f"output_blocks.{number}.0"
-            if moves:
-                yield f"up_blocks.{level}.attentions.{index}", f"output_blocks.{number}.1"
-        if block.upsamplers:
-            yield f"up_blocks.{level}.upsamplers.0.conv", f"output_blocks.{number}.{2 if moves else 1}.conv"
-    yield "conv_norm_out", "out.0"
-    yield "conv_out", "out.2"
+
+
+def _controlnet_places(net: ControlNetModel) -> Iterator[tuple[str, str]]:
+    """Yield every block of a ControlNet: half a UNet, the stack that takes the picture, and the zero convolutions."""
+    yield from _places_down(net)
+    stack = [f"blocks.{index}" for index in range(len(net.controlnet_cond_embedding.blocks))]
+    for index, name in enumerate(("conv_in", *stack, "conv_out")):
+        yield f"controlnet_cond_embedding.{name}", f"input_hint_block.{2 * index}"  # activations are numbered, too
+    for index in range(len(net.controlnet_down_blocks)):
+        yield f"controlnet_down_blocks.{index}", f"zero_convs.{index}.0"
+    yield "controlnet_mid_block", "middle_block_out.0"
 
 
 def _vae_places(vae: AutoencoderKL) -> Iterator[tuple[str, str]]:

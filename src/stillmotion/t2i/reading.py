@@ -2,7 +2,7 @@
 
 import pickle  # noqa: TID251  # only for the name of its error
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from stillmotion.errors import FileError
 SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 """The endings of files that hold weights."""
 
+_WRAPPERS = ("state_dict", "model", "controlnet")  # the last is SparseCtrl's
+
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return a file's tensors by name, mapped from it where the container allows, and its metadata.
+    """Return a file's tensors by name, mapped from it where the container allows, and its metadata: words beside them.
 
     What trainers wrap around the weights (`state_dict`) is taken off.
 
@@ -43,14 +45,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors = _unwrapped(content)
     if not tensors:
         raise FileError(f"{path} holds no tensors with names.")
-    return tensors, {}
+    return tensors, {str(key): value for key, value in content.items() if isinstance(value, str)}
 
 
 def _unwrapped(content: Any) -> dict[str, Tensor]:
-    """Return the tensors of an unpickled checkpoint, by name."""
+    """Return the tensors of an unpickled checkpoint, by name; those of mappings in it, as an IP-Adapter's, by both names."""
     while isinstance(content, Mapping):
-        inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
-            return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+            return dict(_flattened(content, ""))
         content = inner
     return {}
+
+
+def _flattened(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{name}.")

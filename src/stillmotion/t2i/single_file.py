@@ -1,4 +1,4 @@
-"""An image model out of one file: Stable Diffusion 1.x as trainers and web sites pass it around, without network."""
+"""An image model out of one file: Stable Diffusion 1.x or XL as trainers and web sites pass it around, without network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,16 +9,33 @@ import torch
 import yaml
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from stillmotion.errors import FileError, MismatchError
-from stillmotion.t2i.geometry import CONFIGS, shipped, text_encoder_config, unet_config, vae_config
+from stillmotion.t2i.filling import filled
+from stillmotion.t2i.geometry import CONFIGS, XL_CONFIGS, shipped, text_encoder_config, unet_config, vae_config
 from stillmotion.t2i.models import T2I
-from stillmotion.t2i.original_names import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, unet_layers, vae_layers
+from stillmotion.t2i.open_clip_names import from_open_clip
+from stillmotion.t2i.original_names import (
+    TEXT_PREFIX,
+    UNET_PREFIX,
+    VAE_PREFIX,
+    XL_TEXT_PREFIXES,
+    unet_layers,
+    vae_layers,
+)
 from stillmotion.t2i.reading import read_tensors
 
 PARTS = {"unet": UNET_PREFIX, "text_encoder": TEXT_PREFIX, "vae": VAE_PREFIX}
 """The parts of a model and where they lie in its file."""
+
+XL_PARTS = {
+    "unet": UNET_PREFIX,
+    "text_encoder": XL_TEXT_PREFIXES[0],
+    "text_encoder_2": XL_TEXT_PREFIXES[1],
+    "vae": VAE_PREFIX,
+}
+"""The same for Stable Diffusion XL."""
 
 UNUSED = {
     "model_ema.": "averaged weights",
@@ -30,7 +47,7 @@ UNUSED = {
 """What else a file may hold, and why it is left alone: none of it makes pictures here."""
 
 OTHER_FAMILIES = {
-    "conditioner.embedders.": "Stable Diffusion XL",
+    "conditioner.embedders.0.model.": "Stable Diffusion XL refiner",
     "cond_stage_model.model.": "Stable Diffusion 2",
     "model.diffusion_model.joint_blocks.": "Stable Diffusion 3",
     "model.diffusion_model.double_blocks.": "Flux",
@@ -40,8 +57,8 @@ OTHER_FAMILIES = {
 OTHER_FILES = {
     "motion_modules.": "a motion module or a MotionLoRA; give it as motion or motion_loras",
     "lora_": "a LoRA; give it as one of loras, and as model the model that it was made for",
-    "string_to_param": "a textual inversion",
-    "emb_params": "a textual inversion",
+    "string_to_param": "a textual inversion; give it as one of embeddings",
+    "emb_params": "a textual inversion; give it as one of embeddings",
     "control_model.": "a ControlNet",
     "controlnet_": "a ControlNet",
     "encoder.down": "a VAE; give it as vae",
@@ -65,19 +82,22 @@ class Part:
 
 
 def load_single_file(path: Path, vae: AutoencoderKL | None) -> T2I:
-    """Return the Stable Diffusion 1.x model of a file, its weights as stored; `vae` stands in for its own.
+    """Return the Stable Diffusion 1.x or XL model of a file, its weights as stored; `vae` stands in for its own.
 
     Raises:
         FileError: The file is damaged, unsafe, or something else than a Stable Diffusion checkpoint.
         MismatchError: It is of another family, has no VAE and none is given, or has weights that fit nowhere.
     """
     tensors, _ = read_tensors(path)
-    _require_sd1(tensors, path)
+    _require_model(tensors, path)
+    wide = _is_xl(tensors)
+    parts = XL_PARTS if wide else PARTS
+    configs = XL_CONFIGS if wide else CONFIGS
     own_vae = part_of(tensors, VAE_PREFIX, f"{path}: the VAE")
     if vae is None and not own_vae.tensors:
         raise MismatchError(f"{path} has no VAE; give one as vae, for example vae-ft-mse-840000-ema-pruned.ckpt.")
     unet = make_unet(part_of(tensors, UNET_PREFIX, f"{path}: the UNet"))
-    text_encoder = make_text_encoder(part_of(tensors, TEXT_PREFIX, f"{path}: the text encoder"))
+    text_encoder = make_text_encoder(part_of(tensors, parts["text_encoder"], f"{path}: the text encoder"))
     tokenizer = CLIPTokenizer.from_pretrained(str(CONFIGS / "tokenizer"), local_files_only=True)
     if text_encoder.config.vocab_size < len(tokenizer):
         raise MismatchError(
@@ -86,15 +106,32 @@ def load_single_file(path: Path, vae: AutoencoderKL | None) -> T2I:
         )
     return T2I(
         unet=unet,
-        vae=make_vae(own_vae) if vae is None else vae,
+        vae=make_vae(own_vae, configs) if vae is None else vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        scheduler_config=shipped("scheduler", "scheduler_config.json")
+        **(_second_text_encoder(tensors, path) if wide else {}),
+        scheduler_config=shipped("scheduler", "scheduler_config.json", configs)
         | {"prediction_type": _prediction(tensors, path)},
         source=str(path),
         files={path: "single file"},
-        report=[_said(tensors, path, own_vae=vae is None)],
+        report=[_said(tensors, path, {part: parts[part] for part in parts if part != "vae" or vae is None})],
     )
+
+
+def _is_xl(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith(XL_TEXT_PREFIXES[1]) for name in tensors)
+
+
+def _second_text_encoder(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """Return Stable Diffusion XL's second text encoder, and its tokenizer: CLIP's too, but texts are filled up by "!"."""
+    part = part_of(tensors, XL_TEXT_PREFIXES[1], f"{path}: the second text encoder")
+    named = Part(tensors=from_open_clip(part.tensors), where=part.where)
+    return {
+        "text_encoder_2": make_text_encoder(named, CLIPTextModelWithProjection),
+        "tokenizer_2": CLIPTokenizer.from_pretrained(
+            str(CONFIGS / "tokenizer"), local_files_only=True, pad_token="!"
+        ),
+    }
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str, where: str) -> Part:
@@ -110,25 +147,25 @@ def make_unet(part: Part) -> UNet2DConditionModel:
     return _filled(unet, part, unet_layers(unet))
 
 
-def make_vae(part: Part) -> AutoencoderKL:
-    """Return the VAE of weights in original names, or in diffusers' of any age."""
+def make_vae(part: Part, configs: Path = CONFIGS) -> AutoencoderKL:
+    """Return the VAE of weights in original names, or in diffusers' of any age; `configs` are those of its family."""
     renamed = {
         _today(name): value for name, value in part.tensors.items() if not name.startswith(("loss.", "model_ema."))
     }
     part = Part(tensors=renamed, where=part.where)
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(_config(vae_config, part))
+        vae = AutoencoderKL.from_config(_config(lambda tensors: vae_config(tensors, configs), part))
     original = any(name.startswith("encoder.down.") for name in renamed)
     return _filled(vae, part, vae_layers(vae) if original else {})
 
 
-def make_text_encoder(part: Part) -> CLIPTextModel:
+def make_text_encoder(part: Part, kind: Any = CLIPTextModel) -> Any:
     """Return the CLIP text encoder of weights in transformers' names, with "text_model." or without."""
     plain = {name.removeprefix("text_model."): value for name, value in part.tensors.items()}
     plain.pop("embeddings.position_ids", None)  # a count from 0, which some programs store
     part = Part(tensors=plain, where=part.where)
     with torch.device("meta"):
-        encoder = CLIPTextModel(CLIPTextConfig.from_dict(_config(text_encoder_config, part)))
+        encoder = kind(CLIPTextConfig.from_dict(_config(text_encoder_config, part)))
     names = {layer: layer.removeprefix("text_model.") for layer, _ in encoder.named_modules()}
     filled = _filled(encoder, part, names)
     for module in encoder.modules():
@@ -142,36 +179,13 @@ def _config(read: Callable[[Mapping[str, Tensor]], dict[str, Any]], part: Part) 
         return read(part.tensors)
     except KeyError as error:
         raise MismatchError(
-            f"{part.where} has no weight {error.args[0]!r}: the file is not whole, or not of SD 1.x."
+            f"{part.where} has no weight {error.args[0]!r}: the file is not whole, or of another family."
         ) from error
 
 
 def _filled(model: Any, part: Part, names: Mapping[str, str]) -> Any:
     """Give a model its weights, those of layer `x` being called `names[x]` in the file; every weight must be used."""
-    state, missing, misfit = {}, [], []
-    for name, wanted in model.state_dict().items():
-        layer, _, leaf = name.rpartition(".")
-        original = f"{names.get(layer, layer)}.{leaf}"
-        value = part.tensors.get(original)
-        if value is None:
-            missing.append(original)
-        elif _sizes(value) != _sizes(wanted):
-            misfit.append(f"{original} {tuple(value.shape)} for {tuple(wanted.shape)}")
-        else:
-            state[name] = value.reshape(wanted.shape)
-    unused = sorted(part.tensors.keys() - {_original(name, names) for name in state})
-    for what, which in (("lacks", missing), ("has others in size:", misfit), ("has some that fit nowhere:", unused)):
-        if which:
-            raise MismatchError(
-                f"{part.where} {what} {len(which)} weights, first {which[0]}; it is not whole, or not of Stable Diffusion 1.x."
-            )
-    model.load_state_dict(state, strict=True, assign=True)
-    return model
-
-
-def _original(name: str, names: Mapping[str, str]) -> str:
-    layer, _, leaf = name.rpartition(".")
-    return f"{names.get(layer, layer)}.{leaf}"
+    return filled(model, part.tensors, names, part.where, "it is not whole, or of another family")
 
 
 def _today(name: str) -> str:
@@ -184,18 +198,14 @@ def _today(name: str) -> str:
     return f"{head}.{now}.{leaf}"
 
 
-def _sizes(tensor: Tensor) -> list[int]:
-    """Return a weight's sizes but those of 1: what is a 1×1 convolution in one layout is a linear layer in another."""
-    return [size for size in tensor.shape if size != 1]
-
-
-def _require_sd1(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise unless the file holds a UNet and a text encoder of Stable Diffusion 1.x; say what it holds instead."""
+def _require_model(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise unless the file holds a UNet and the text encoders of Stable Diffusion 1.x or XL; say what it holds instead."""
     for start, family in OTHER_FAMILIES.items():
         if any(name.startswith(start) for name in tensors):
-            raise MismatchError(f"{path} is a {family} checkpoint; this version loads those of Stable Diffusion 1.x.")
-    if all(any(name.startswith(start) for name in tensors) for start in (UNET_PREFIX, TEXT_PREFIX)):
-        return
+            raise MismatchError(f"{path} is a {family} checkpoint; this version loads those of Stable Diffusion 1.x and XL.")
+    for texts in ((TEXT_PREFIX,), XL_TEXT_PREFIXES):
+        if all(any(name.startswith(start) for name in tensors) for start in (UNET_PREFIX, *texts)):
+            return
     what = next((what for piece, what in OTHER_FILES.items() if any(piece in name for name in tensors)), None)
     if what:
         raise FileError(f"{path} is no Stable Diffusion checkpoint, but {what}.")
@@ -217,9 +227,8 @@ def _prediction(tensors: Mapping[str, Tensor], path: Path) -> str:
     return "v_prediction" if "v_pred" in tensors else "epsilon"
 
 
-def _said(tensors: Mapping[str, Tensor], path: Path, *, own_vae: bool) -> str:
+def _said(tensors: Mapping[str, Tensor], path: Path, parts: Mapping[str, str]) -> str:
     """Return which of a file's tensors were applied, and which were left alone and why."""
-    parts = {part: prefix for part, prefix in PARTS.items() if own_vae or part != "vae"}
     used = {part: sum(name.startswith(prefix) for name in tensors) for part, prefix in parts.items()}
     rest = [name for name in tensors if not name.startswith(tuple(parts.values()))]
     counts: dict[str, int] = {}

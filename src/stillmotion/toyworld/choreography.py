@@ -15,6 +15,9 @@ from stillmotion.toyworld.language import MOTIONS, Scene
 
 CLIP_FRAMES = 16  # the length of the clips that the toyworld's motion module is trained on
 
+PHASES = 0.3
+"""How far apart clips of a motion that comes back begin, as a share of its period."""
+
 RIGHT, LEFT, BOUNCING, SPINNING, GROWING, STILL = range(len(MOTIONS) + 1)
 
 
@@ -56,7 +59,8 @@ def choreograph(
     x = torch.where(only(RIGHT), along, torch.where(only(LEFT), 1 - along, 0.5 + 0.30 * (place - 0.5) + 0 * time))
 
     # Bouncing: hops of a ball thrown up, squashed while it touches the ground.
-    hop = torch.remainder(time * (1.75 + 0.5 * pace) + phase, 1.0)
+    # It begins near the ground: which moment of a hop is first must be told from noise alone, by all frames at once.
+    hop = torch.remainder(time * (1.75 + 0.5 * pace) + PHASES * phase, 1.0)
     arc = 4 * hop * (1 - hop)
     lift = torch.where(only(BOUNCING), 0.28 * arc, 0 * time)
     squash = 1 - 0.42 * torch.exp(-((arc / 0.22) ** 2)) + 0.12 * torch.exp(-(((arc - 0.6) / 0.25) ** 2))
@@ -65,7 +69,7 @@ def choreograph(
 
     turns = 0.8 + 0.4 * pace
     lean = torch.where(only(RIGHT), 0.16, torch.where(only(LEFT), -0.16, 0.0))
-    angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + phase), lean + 0 * time)
+    angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + PHASES * (phase - 0.5)), lean + 0 * time)
 
     small, big = 0.115 + 0.02 * size, 0.255 + 0.03 * pace
     radius = torch.where(only(GROWING), small * (big / small) ** time, radius)

@@ -31,6 +31,11 @@ def motion_file() -> Path:
     return files[0]
 
 
+def motion_lora_file(motion: str, folder: Path | None = None) -> Path:
+    """Return where the MotionLoRA of a camera motion lies, in the embedded weights or another folder of them."""
+    return (folder or weights_folder()) / "motion-loras" / f"{motion}.safetensors"
+
+
 def manifest(folder: Path) -> dict[str, dict[str, int | str]]:
     """Return every weight file's size in bytes and sha256 by its path in `folder`, as they are on disk."""
     return {

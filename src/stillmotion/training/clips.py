@@ -61,12 +61,15 @@ class TrainingClip:
     caption: str
     latents: Float[Tensor, "channels frames height width"]
     """Drawn from the posterior and scaled."""
+    weight: float = 1.0
+    """What its error is multiplied by."""
 
 
 class TrainingClips:
     """The clips of a run by global index: epoch after epoch, each in an order of its own.
 
-    A broken clip is set aside, and the one after it in the epoch's order stands in; too many of them are a `FileError`.
+    `caption` stands in for their own: one for all, or several, of which each draw takes one. A broken clip is set aside,
+    and the one after it in the epoch's order stands in; too many of them are a `FileError`.
     """
 
     def __init__(
@@ -76,12 +79,13 @@ class TrainingClips:
         *,
         seed: int,
         scaling_factor: float,
-        caption: str | None = None,
+        caption: str | Sequence[str] | None = None,
         caption_dropout: float = 0.0,
         quarantine: Quarantine,
     ) -> None:
         self._footage, self._recipe, self._seed = footage, recipe, seed
-        self._scaling_factor, self._caption, self._dropout = scaling_factor, caption, caption_dropout
+        self._captions = (caption,) if isinstance(caption, str) else caption
+        self._scaling_factor, self._dropout = scaling_factor, caption_dropout
         self._quarantine = quarantine
         lengths = [self._length(index) for index in range(len(footage.clips))]
         self.usable = [index for index, length in enumerate(lengths) if long_enough(length, recipe)]
@@ -121,7 +125,7 @@ class TrainingClips:
         mirrored = flipped(self._recipe, chance)
         dropped = float(torch.rand((), generator=chance)) < dropout
         item = self._footage.clips.item(clip)
-        caption = item.caption if self._caption is None else self._caption
+        caption = self._said(item.caption, chance)
         mean, log_variance = self._footage.moments(clip, frames, mirrored)
         drawn = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=chance)
         return TrainingClip(
@@ -129,6 +133,12 @@ class TrainingClips:
             caption="" if dropped else caption,
             latents=(drawn * self._scaling_factor).transpose(0, 1).contiguous(),
         )
+
+    def _said(self, own: str, chance: torch.Generator) -> str:
+        """Return a clip's caption: its own, the one for all, or one of those for all, drawn evenly."""
+        if self._captions is None or len(self._captions) == 1:
+            return own if self._captions is None else self._captions[0]
+        return self._captions[int(torch.randint(len(self._captions), (), generator=chance))]
 
     def _length(self, clip: int) -> int:
         """Return how many frames a clip has; none if it is broken, which is noted."""
@@ -144,7 +154,7 @@ class TrainingClips:
     def _shuffled(self, epoch: int) -> list[int]:
         if self._order[0] != epoch:
             order = torch.randperm(len(self.usable), generator=generator(self._seed, "order", epoch))
-            self._order = (epoch, order.tolist())
+            self._order = (epoch, [self.usable[place] for place in order.tolist()])
         return self._order[1]
 
 
@@ -155,7 +165,7 @@ def texts_of(t2i: T2I, kept: int = 4096) -> Callable[[Sequence[str]], Float[Tens
     def features(captions: Sequence[str]) -> Tensor:
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in known]
         if fresh:
-            known.update(zip(fresh, t2i.encode_text(fresh), strict=True))
+            known.update(zip(fresh, t2i.encode_text(fresh, literal=True), strict=True))
         rows = torch.stack([known[caption] for caption in captions])
         while len(known) > kept:
             known.pop(next(iter(known)))

@@ -144,7 +144,8 @@ class StageObjective:
         clips = [clip for _, clip in slots]
         done = self._denoised(clips, torch.cat(noise), timesteps[[slot for slot, _ in slots]])
         each = self.weighing.loss(done.predicted, done.target, done.timesteps, self.diffusion)
-        return Part(each.sum() / self.batch_size, keys=tuple(clip.key for clip in clips))
+        weights = torch.tensor([clip.weight for clip in clips], device=each.device)
+        return Part((each * weights).sum() / self.batch_size, keys=tuple(clip.key for clip in clips))
 
     def _denoised(self, batch: Sequence[TrainingClip], noise: Latents, timesteps: Int[Tensor, "batch"]) -> _Denoised:
         device = self.denoiser.unet.device

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillmotion.training.config import TrainConfig
+from stillmotion.training.run_config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """Models and clips are ready; the first step comes next."""
 
-    config: TrainConfig
+    config: RunConfig
     """With every value settled."""
     num_clips: int
-    """Clips that are trained on."""
+    """Clips, or pictures, that are trained on."""
     num_skipped: int
     """Clips that are too short."""
     num_parameters: int
@@ -21,6 +21,14 @@ class Prepared:
     first_step: int
     """The step that the run goes on from; 0 for a new one."""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPicture:
+    """A picture of the class was made by the model as it was, for prior preservation; before `Prepared`."""
+
+    made: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,4 +70,4 @@ class Saved:
     files: tuple[Path, ...]
 
 
-TrainEvent = Prepared | Trained | Validated | Sampled | Saved
+TrainEvent = ClassPicture | Prepared | Trained | Validated | Sampled | Saved

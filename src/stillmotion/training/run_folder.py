@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from stillmotion.config import from_yaml
 from stillmotion.errors import ConfigError, FileError
-from stillmotion.training.config import TrainConfig
+from stillmotion.training.run_config import RunConfig
 from stillmotion.training.state import checkpoints
 from stillmotion.training.world import World
 
@@ -30,6 +30,7 @@ FREE = frozenset(
             "motion_guard",
             "strategy",
             "dialects",
+            "trigger",
         ),
         *("save_dtype", "licence", "num_workers", "device", "micro_batch_size", "gradient_checkpointing", "output_dir"),
     }
@@ -38,7 +39,7 @@ FREE = frozenset(
 
 
 @contextmanager
-def claimed(config: TrainConfig, world: World) -> Iterator[Path]:
+def claimed(config: RunConfig, world: World) -> Iterator[Path]:
     """Give the run's folder, held by this run alone; the first process of a world holds it for all.
 
     Raises `FileError` if another run is at work in it or it cannot be written, `ConfigError` if a run of another config
@@ -68,14 +69,19 @@ def claimed(config: TrainConfig, world: World) -> Iterator[Path]:
         lock.release()
 
 
-def check_same(config: TrainConfig) -> None:
+def check_same(config: RunConfig) -> None:
     """Raise `ConfigError` if the folder holds a run of another config, naming what differs."""
     folder = config.output_dir
     if folder.is_dir() and not (folder / CONFIG).exists() and any(p for p in folder.iterdir() if p.name != LOCK):
         raise FileError(f"output_dir: {folder} holds other files and no run; choose a new folder.")
     if not checkpoints(folder):
         return
-    before, now = from_yaml(TrainConfig, folder / CONFIG).to_dict(), config.to_dict()
+    try:
+        before, now = from_yaml(type(config), folder / CONFIG).to_dict(), config.to_dict()
+    except ConfigError as error:
+        raise ConfigError(
+            f"output_dir: {folder} holds a run of another kind, or of another version ({error}); choose a new folder."
+        ) from error
     changed = [name for name in now if name not in FREE and now[name] != before.get(name)]
     if changed:
         told = "; ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)

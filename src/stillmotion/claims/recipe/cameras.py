@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillmotion.claims.recipe.config import RecipeConfig
-from stillmotion.toyworld import models
+from stillmotion.toyworld import models, motion_lora_file
 from stillmotion.training import TrainConfig, Trained, training
 from stillmotion.training.drawn import SLOWER
 from stillmotion.training.events import Saved
@@ -48,11 +48,6 @@ def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
                 step=event.step, num_steps=event.num_steps, loss=event.loss, seconds=event.seconds, figures={}
             )
         elif isinstance(event, Saved):
-            final = camera_file(weights, motion)
+            final = motion_lora_file(motion, weights)
             final.parent.mkdir(exist_ok=True)
             shutil.copyfile(event.files[0], final)
-
-
-def camera_file(weights: Path, motion: str) -> Path:
-    """Return where the MotionLoRA of a camera motion lies in a folder of weights."""
-    return weights / "motion-loras" / f"{motion}.safetensors"

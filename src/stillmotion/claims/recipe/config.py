@@ -34,7 +34,7 @@ class RecipeConfig:
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=1100, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=3000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
     camera_clips: int = 32

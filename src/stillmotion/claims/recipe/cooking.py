@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from stillmotion.claims.recipe.cameras import camera_file, train_camera
+from stillmotion.claims.recipe.cameras import train_camera
 from stillmotion.claims.recipe.config import RecipeConfig, StageStep
 from stillmotion.claims.recipe.gates import check_base, check_text
 from stillmotion.claims.recipe.generation import train_base, train_motion
 from stillmotion.claims.recipe.perception import train_clip, train_judge, train_text, train_vae
 from stillmotion.data import CAMERA_MOTIONS
-from stillmotion.toyworld import write_manifest
+from stillmotion.toyworld import motion_lora_file, write_manifest
 from stillmotion.training.loop import StepDone
 
 # What is checked before a stage begins.
@@ -28,7 +28,7 @@ def stages(config: RecipeConfig) -> dict[str, tuple[Path, Callable[[RecipeConfig
         "base": (weights / "unet" / "config.json", train_base),
         "judge": (weights / "judge" / "model.safetensors", train_judge),
         "motion": (weights / "motion" / "v3_toyworld_mm.safetensors", train_motion),
-        **{name: (camera_file(weights, name), partial(_train_camera, motion=name)) for name in CAMERA_MOTIONS},
+        **{name: (motion_lora_file(name, weights), partial(_train_camera, motion=name)) for name in CAMERA_MOTIONS},
     }
 
 

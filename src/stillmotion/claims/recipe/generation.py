@@ -31,6 +31,8 @@ from stillmotion.training.objectives import DenoisingObjective, LatentBatch
 PICTURES_PER_STEP = 32
 OFTEN = {"spinning": 3.0}
 """How often stills of a motion are drawn: what spins stands at any angle, and is learnt last."""
+CLIPS_OFTEN = {"bouncing": 3.0, "spinning": 3.0}
+"""How often clips of a motion are drawn: these turn back on themselves, and are learnt last."""
 CLIPS_PER_STEP = 2  # more steps of fewer clips: a step's cost is its frames
 
 
@@ -69,7 +71,9 @@ def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
     torch.manual_seed(config.seed)
     weights, device = Path(config.folder) / "weights", config.device
     cache = clip_cache(config)
-    text = TextTable(weights, [scene.caption for scene in clip_scenes(config)], device)
+    scenes = clip_scenes(config)
+    text = TextTable(weights, [scene.caption for scene in scenes], device)
+    often = torch.tensor([CLIPS_OFTEN.get(scene.motion or "", 1.0) for scene in scenes])
     unet = UNet2DConditionModel.from_pretrained(weights / "unet").float().eval().requires_grad_(False).to(device)
     widths, layers = unet.config.block_out_channels, unet.config.layers_per_block
     motion = MotionModule.from_variant("v3", block_out_channels=widths, layers_per_block=layers).to(device)
@@ -77,7 +81,7 @@ def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
 
     def batch(step: int) -> LatentBatch:
         chance = generator(config.seed, "motion batch", step)
-        clips = torch.randint(config.num_clips, (CLIPS_PER_STEP,), generator=chance)
+        clips = torch.multinomial(often, CLIPS_PER_STEP, replacement=True, generator=chance)
         rows = (clips[:, None] * CLIP_FRAMES + frames).flatten()
         latents = unfold_frames(sample_latents(cache, rows, chance, device), CLIP_FRAMES)
         return LatentBatch(latents, text(clips, chance))

@@ -1,0 +1,45 @@
+"""The report of the claims, as Markdown: `docs/claims.md` is one."""
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import date
+
+from stillmotion.claims.all_claims import CLAIMS
+from stillmotion.claims.finding import Figure, Finding
+
+_HEAD = """# The paper's claims, measured
+
+Written by `stillmotion claims --write docs/claims.md`. Every clip is made by the embedded toyworld, where what is true is
+known. A share is told with the 95 % bootstrap interval of its mean over the clips; a claim holds when every figure is what
+is wanted of it.
+"""
+
+
+def report(found: Mapping[str, tuple[Finding, float]]) -> str:
+    """Return the report of findings by claim, each with the seconds that it took."""
+    lines = [_HEAD, "| claim | holds | minutes |", "| --- | --- | --- |"]
+    for name, (finding, seconds) in found.items():
+        lines.append(f"| {name} {CLAIMS[name].sentence} | {_said(finding)} | {seconds / 60:.1f} |")
+    for name, (finding, _) in found.items():
+        claim = CLAIMS[name]
+        lines += ["", f"## {name}: {claim.sentence}", "", f"{claim.measured} The paper: {claim.where}.", ""]
+        lines += ["| figure | mean | 95 % interval | clips | wanted |", "| --- | --- | --- | --- | --- |"]
+        lines += ["| " + " | ".join(row(figure)) + " |" for figure in finding.figures]
+        lines += ["", finding.note] if finding.note else []
+    minutes = sum(seconds for _, seconds in found.values()) / 60
+    machine = f"{os.cpu_count()} cores ({platform.machine()})"
+    lines += ["", f"Run on {date.today().isoformat()}, on {machine}, in {minutes:.0f} minutes.", ""]  # noqa: DTZ011
+    return "\n".join(lines)
+
+
+def row(figure: Figure) -> list[str]:
+    """Return a figure as the cells of a table: name, mean, interval, number of clips, what is wanted."""
+    interval = figure.interval
+    between = f"{figure.told(interval[0])} to {figure.told(interval[1])}" if interval else ""
+    wanted = f"{figure.wanted}{'' if figure.holds else ': no'}"
+    return [figure.name, figure.told(figure.mean), between, str(len(figure.values)), wanted]
+
+
+def _said(finding: Finding) -> str:
+    return "yes" if finding.holds else "no"

@@ -1,0 +1,70 @@
+"""`claims`: the paper's claims, measured on the toyworld."""
+
+import argparse
+import time
+from pathlib import Path
+
+from stillmotion.cli.parsing import Parser
+from stillmotion.cli.screen import Screen
+from stillmotion.cli.verb import Verb
+
+
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="Which claims, C1 to C9; all by default.")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="The share of the clips that are made, for a quick look. [1]",
+    )
+    parser.add_argument("--seed", type=int, default=7, metavar="N", help="Draws captions and noise. [7]")
+    parser.add_argument(
+        "--sheets", type=Path, metavar="FOLDER", help="Write each clip's contact sheet here, to look at."
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE.md", help="Write the report here, too.")
+
+
+def _run(arguments: argparse.Namespace, screen: Screen) -> int:
+    from stillmotion.claims.all_claims import CLAIMS
+    from stillmotion.claims.finding import Budget, Finding
+    from stillmotion.claims.report import report, row
+    from stillmotion.errors import ConfigError
+    from stillmotion.t2i.quiet import hide_loading_bars
+
+    if unknown := [name for name in arguments.names if name.upper() not in CLAIMS]:
+        raise ConfigError(f"claims: expected names out of {', '.join(CLAIMS)}, got {unknown[0]!r}")
+    if not 0 < arguments.share <= 1:
+        raise ConfigError(f"--share: expected a number above 0 and up to 1, got {arguments.share}")
+    if arguments.write is not None and not arguments.write.absolute().parent.is_dir():
+        raise ConfigError(f"--write: there is no folder {arguments.write.absolute().parent}; make it first")
+    hide_loading_bars()
+    budget = Budget(share=arguments.share, seed=arguments.seed, sheets=arguments.sheets)
+    found: dict[str, tuple[Finding, float]] = {}
+    with screen.progress() as progress:
+        for name in [name.upper() for name in arguments.names] or CLAIMS:
+            began = time.perf_counter()
+            for told in CLAIMS[name].measure(budget):
+                if isinstance(told, Finding):
+                    found[name] = (told, time.perf_counter() - began)
+                else:
+                    progress.show(name, told.done, told.total)
+    for name, (finding, seconds) in found.items():
+        screen.note(f"{name}: {CLAIMS[name].sentence} ({seconds / 60:.1f} minutes)")
+        screen.table(
+            ["figure", "mean", "95 % interval", "clips", "wanted"], [row(figure) for figure in finding.figures]
+        )
+        screen.note(f"{name} {'holds' if finding.holds else 'does not hold'}. {finding.note}".rstrip())
+    if arguments.write is not None:
+        arguments.write.write_text(report(found), encoding="utf-8")
+    return 0 if all(finding.holds for finding, _ in found.values()) else 1
+
+
+VERBS = {
+    "claims": Verb(
+        description="Measure the paper's claims on the toyworld, each with its interval, and say whether they hold. Exit "
+        "code 1 if one does not.",
+        add_arguments=_arguments,
+        run=_run,
+    ),
+}
