@@ -110,6 +110,19 @@ def _halves(weights: dict[str, tuple[Tensor, Tensor]]) -> Tensors:
     return down | {f"{stem}.up.weight": pair[1] for stem, pair in weights.items()}
 
 
+def hotshot_motion() -> Tensors:
+    """Return Hotshot-XL's temporal layers as their authors save them, for three levels."""
+    names = {
+        name.replace("motion_modules", "temporal_attentions")
+        .replace(".temporal_transformer", "")
+        .replace(".pos_encoder.pe", ".pos_encoder.positional_encoding"): value
+        for name, value in reference_motion((32, 32, 64), 2, length=24).items()
+    }
+    assert "up_blocks.2.temporal_attentions.2.transformer_blocks.0.attention_blocks.1.to_out.0.bias" in names
+    assert "down_blocks.0.temporal_attentions.0.transformer_blocks.0.attention_blocks.0.pos_encoder.positional_encoding" in names
+    return names
+
+
 def image_unet() -> Tensors:
     """Return some tensors of an image UNet under diffusers' names."""
     return {

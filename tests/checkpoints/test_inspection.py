@@ -14,6 +14,7 @@ import stillmotion as sm
 from .conftest import (
     WIDTHS,
     Tensors,
+    hotshot_motion,
     image_unet,
     reference_adapter,
     reference_lora,
@@ -67,7 +68,7 @@ def test_whole_unet_is_left_out_of_the_count(tmp_path: Path, module_file: Path) 
     ("shape", "variant", "num_frames", "note"),
     [
         ({"length": None}, None, None, "by variant"),
-        ({"length": None, "mid": True}, "v2", None, "AnimateLCM"),
+        ({"length": None, "mid": True}, "animate_lcm", None, "AnimateLCM"),
         ({"length": 48}, "v3", 48, "48 positions"),
         ({"widths": (32, 32, 64)}, "sdxl_beta", 32, ""),
     ],
@@ -189,7 +190,7 @@ OTHER_FILES: dict[str, tuple[Tensors, str, str | None]] = {
         "scribble",
     ),
     "Hotshot-XL": (
-        {"down_blocks.0.temporal_attentions.0.pos_encoder.positional_encoding": torch.zeros(1, 8, 8)},
+        hotshot_motion(),
         "motion_module",
         "hotshot_xl",
     ),

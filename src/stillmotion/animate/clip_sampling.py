@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stillmotion.animate.config import AnimateConfig
+from stillmotion.animate.config import SAMPLER, STEPS, AnimateConfig
 from stillmotion.animate.events import Cancel
 from stillmotion.animate.script import along, context_of
 from stillmotion.animate.session import Models
@@ -78,10 +78,10 @@ def sample_clip(
         noise = first if turn == 0 else _again(config, latents, first, turn, Diffusion.from_config(schedule))
         for step in sample(
             denoiser,
-            make_sampler(config.sampler, schedule, t2i.prediction_type),
+            make_sampler(config.sampler or SAMPLER, schedule, t2i.prediction_type),
             noise,
             guidance,
-            num_inference_steps=config.num_inference_steps,
+            num_inference_steps=config.num_inference_steps or STEPS,
             seed=seed,
             course=course,
             cancelled=cancel,

@@ -73,7 +73,8 @@ class ClipWork:
     def events(self, steps: Iterator[Step], cancel: Cancel) -> Iterator[Event]:
         """Sample, decode and write the clip."""
         latents = yield from self._sample(steps)
-        begun = {**record.begin(self.config, self.files, self.device, self.t2i.report), **self.record}
+        moved_by = self.record.get("baseline")
+        begun = {**record.begin(self.config, self.files, self.device, self.t2i.report, moved_by), **self.record}
         with Outputs(self.config, begun, keep_frames=self.keep_frames) as outputs:
             chunk = frames_at_once(self.config)
             for start in range(0, self.config.num_frames, chunk):

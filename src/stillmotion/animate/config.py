@@ -13,6 +13,9 @@ from stillmotion.sampling import BlendName, FilterName, FusionName, NoiseName, S
 TOYWORLD = "toyworld"
 """The model name that means the tiny weights inside the package."""
 
+STEPS, SAMPLER = 25, "ddim"
+"""How motion modules are sampled that were not distilled to few steps."""
+
 DTYPES = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -146,14 +149,14 @@ class AnimateConfig(Config):
     height: Annotated[int | None, Limits(minimum=8, maximum=8192, multiple_of=8)] = None
     """Height in pixels; the model's own by default."""
 
-    num_inference_steps: Annotated[int, Limits(minimum=1, maximum=1000)] = 25
-    """How many denoising steps are taken."""
+    num_inference_steps: Annotated[int | None, Limits(minimum=1, maximum=1000)] = None
+    """How many denoising steps are taken; 25 by default, or as many as the motion module was distilled to."""
 
     guidance_scale: Annotated[float | Mapping[int, float] | None, Limits(minimum=0, maximum=100)] = None
-    """How strongly the prompt is followed, a number or {frame: number}; 1 is no guidance; 7.5 by default, 5 for the toyworld."""
+    """How strongly the prompt is followed, a number or {frame: number}; 1 is none; by default the motion module's own, 7.5 or 5."""
 
-    sampler: SamplerName = "ddim"
-    """How the noise is taken away, step by step."""
+    sampler: SamplerName | None = None
+    """How the noise is taken away, step by step; ddim by default, or what the motion module was made for."""
 
     seed: Annotated[int | None, Limits(as_text=True)] = None
     """Where the noise comes from, an integer of any size; drawn and recorded if not given."""

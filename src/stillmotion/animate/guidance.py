@@ -7,11 +7,11 @@ from torch import Tensor
 
 from stillmotion.animate.config import AnimateConfig
 from stillmotion.animate.script import along, negatives_of, prompts_of
-from stillmotion.sampling import Guidance, TravellingText, places
+from stillmotion.sampling import Guidance, Text, TravellingText, places
 
 
 def guidance_of(
-    config: AnimateConfig, encode: Callable[[Sequence[str]], Float[Tensor, "texts tokens features"]]
+    config: AnimateConfig, encode: Callable[[Sequence[str]], Float[Tensor, "texts tokens features"] | Text]
 ) -> Guidance:
     """Return what every frame is drawn towards; `encode` makes features of texts, of one length."""
     negatives, prompts = negatives_of(config), prompts_of(config)
@@ -25,8 +25,8 @@ def guidance_of(
 
 
 def _text(
-    config: AnimateConfig, frames: Sequence[int], rows: Float[Tensor, "keys tokens features"]
-) -> Tensor | TravellingText:
+    config: AnimateConfig, frames: Sequence[int], rows: Float[Tensor, "keys tokens features"] | Text
+) -> Tensor | Text | TravellingText:
     if len(frames) == 1:
         return rows
     between = places(frames, config.num_frames, hold=config.hold_ratio, closed=config.loop == "closed")

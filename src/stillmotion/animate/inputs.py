@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stillmotion.animate.config import AnimateConfig
+from stillmotion.animate.config import STEPS, AnimateConfig
 from stillmotion.animate.model_files import controls_of
 from stillmotion.checkpoints import FileInfo
 from stillmotion.config import ControlFile
@@ -120,10 +120,11 @@ def plan_inputs(config: AnimateConfig, files: Mapping[str, FileInfo]) -> Inputs:
     if start is None and config.denoise is not None:
         raise ConfigError("denoise: there is nothing to draw anew; give video or image too")
     # Of a single step the share is that step.
-    usual = max(DENOISE, 1 / config.num_inference_steps)
+    steps = config.num_inference_steps or STEPS
+    usual = max(DENOISE, 1 / steps)
     denoise = None if start is None else usual if config.denoise is None else config.denoise
     if denoise is not None:
-        steps_taken(config.num_inference_steps, denoise)
+        steps_taken(steps, denoise)
     return Inputs(controls=tuple(controls), start=start, denoise=denoise, notes=_notes(config, start, taker), read=read)
 
 

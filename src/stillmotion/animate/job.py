@@ -94,7 +94,8 @@ def _events(plan: Plan, cancel: Cancel, session: Session | None, keep_frames: bo
         with clock.phase("inputs"):
             steered = steer(config, models.controls, plan.inputs.start, models.t2i, frames_at_once(config))
         with clock.phase("text"):
-            guidance = guidance_of(config, lambda texts: models.t2i.encode_text(texts, clip_skip=config.clip_skip))
+            told = {"clip_skip": config.clip_skip, "height": config.height or 0, "width": config.width or 0}
+            guidance = guidance_of(config, lambda texts: models.t2i.text(texts, **told))
         yield Loaded(config=config, seconds=clock.seconds["load"], notes=tuple(models.t2i.report))
         for index in range(config.num_clips):
             work = ClipWork(

@@ -95,8 +95,8 @@ def inspected(config: AnimateConfig, model: str, motion: Path | None) -> dict[st
 def check_fit(config: AnimateConfig, model: str, files: Mapping[str, FileInfo]) -> None:
     """Raise `MismatchError` where the motion module does not fit the image model, the frames or a MotionLoRA."""
     motion = files["motion"]
-    variant = _variant(config, motion)
-    widths, family = _unet_widths(model), files["model"].variant if "model" in files else None
+    variant = variant_of(config, motion)
+    widths, family = _unet_widths(model), files["model"].variant if "model" in files else _folders_family(model)
     if widths and motion.widths and widths != motion.widths:
         raise MismatchError(
             f"motion: {motion.path} is a {variant.name} module ({variant.family}) for a UNet of widths "
@@ -133,7 +133,7 @@ def positions_of(config: AnimateConfig, files: Mapping[str, FileInfo]) -> int | 
         return None
     motion = files["motion"]
     attends = ARCHITECTURES[motion.architecture or "transformer"].attends
-    return motion.num_frames or _variant(config, motion).max_frames if attends else None
+    return motion.num_frames or variant_of(config, motion).max_frames if attends else None
 
 
 def check_lessons(config: AnimateConfig, model: str, files: Mapping[str, FileInfo]) -> None:
@@ -153,11 +153,13 @@ def check_lessons(config: AnimateConfig, model: str, files: Mapping[str, FileInf
                 f"reads text of width {width}{_family(width)}; use one that was made for this kind of model."
             )
     layers = _config_of(model, "text_encoder").get("num_hidden_layers")
-    if isinstance(layers, int) and config.clip_skip > layers:
-        raise ConfigError(
-            f"clip_skip: expected an integer from 1 to {layers}, the layers of {model}'s text encoder, "
-            f"got {config.clip_skip}"
-        )
+    if isinstance(layers, int):
+        layers -= _folders_family(model) == "sdxl"  # which never reads the last
+        if config.clip_skip > layers:
+            raise ConfigError(
+                f"clip_skip: expected an integer from 1 to {layers}, the layers of {model}'s text encoder, "
+                f"got {config.clip_skip}"
+            )
 
 
 def _text_width(model: str, files: Mapping[str, FileInfo]) -> int | None:
@@ -181,7 +183,8 @@ def _config_of(model: str, part: str) -> Mapping[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _variant(config: AnimateConfig, motion: FileInfo) -> Variant:
+def variant_of(config: AnimateConfig, motion: FileInfo) -> Variant:
+    """Return the variant of a motion module's file; raise `MismatchError` where it is not known, or none of these."""
     name = config.variant or motion.variant
     if name is None:
         raise MismatchError(f"variant: {motion.path} does not say which it is. {motion.note}")
@@ -206,6 +209,12 @@ def _of_kind(role: str, source: str | Path, field: str = "") -> FileInfo:
         advice = f"; give it as {home}" if home and home != field else ""
         raise FileError(f"{role}: {source} is {info}, expected {wanted}{advice}. {info.note}".rstrip())
     return info
+
+
+def _folders_family(model: str) -> str | None:
+    """Return the family of the image model in a folder; None where only loading would tell."""
+    config = _config_of(model, "unet")
+    return ("sdxl" if config.get("addition_embed_type") == "text_time" else "sd15") if config else None
 
 
 def _unet_widths(model: str) -> tuple[int, ...] | None:

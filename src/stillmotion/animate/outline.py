@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from stillmotion.animate.config import AnimateConfig
+from stillmotion.animate.config import STEPS, AnimateConfig
 from stillmotion.animate.plan import make_plan
 from stillmotion.animate.script import context_of, negatives_of, prompts_of
 from stillmotion.errors import FileError
@@ -36,7 +36,7 @@ class Outline:
         """Return the outline of a job that is checked as `animate` checks it; errors as `make_plan`."""
         plan = make_plan(config)
         context, frames = context_of(plan.config), plan.config.num_frames
-        steps = tuple(context.windows(frames, step) for step in range(plan.config.num_inference_steps))
+        steps = tuple(context.windows(frames, step) for step in range(plan.config.num_inference_steps or STEPS))
         return cls(config=plan.config, steps=steps, notes=plan.notes)
 
     @property

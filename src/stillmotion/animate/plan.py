@@ -11,13 +11,20 @@ import torch
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
 from stillmotion.animate.inputs import Inputs, plan_inputs
 from stillmotion.animate.lessons import notes_on_words
-from stillmotion.animate.model_files import check_fit, check_lessons, inspected, known_model, motion_path, positions_of
+from stillmotion.animate.model_files import (
+    check_fit,
+    check_lessons,
+    inspected,
+    known_model,
+    motion_path,
+    positions_of,
+    variant_of,
+)
 from stillmotion.animate.script import CONTEXT_LENGTH, context_of, negatives_of, prompts_of
+from stillmotion.animate.steps import with_sampling
 from stillmotion.checkpoints import FileInfo
 from stillmotion.devices import choose_device, choose_dtype
 from stillmotion.errors import ConfigError, FileError
-
-_GUIDANCE, _TOYWORLD_GUIDANCE = 7.5, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +32,7 @@ class Plan:
     """A job that can be done, as far as can be told without loading it."""
 
     config: AnimateConfig
-    """The job with seed, guidance, device and dtype settled; the size too where the user gave it."""
+    """The job with seed, sampler, steps, guidance, device and dtype settled; the size too where the user gave it."""
     model: str
     """The image model's folder, file or hub id."""
     motion: Path | None
@@ -61,19 +68,19 @@ def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None, 
     if motion is not None:
         check_fit(config, model, files)
     check_lessons(config, model, files)
+    config, sampling_notes = with_sampling(config, files)
     inputs = plan_inputs(config, files)
     if inputs.start is not None and config.freeinit_passes > 1:
         raise ConfigError(
             f"freeinit_passes: FreeInit makes the noise that a clip begins with, but this one begins with frames; expected 1, "
             f"got {config.freeinit_passes}"
         )
-    guidance = _TOYWORLD_GUIDANCE if tiny else _GUIDANCE
+    window = variant_of(config, files["motion"]).trained_frames if motion is not None else CONTEXT_LENGTH
     settled = config.replace(
         seed=secrets.randbelow(2**32) if config.seed is None else config.seed,
-        guidance_scale=guidance if config.guidance_scale is None else config.guidance_scale,
         denoise=inputs.denoise,
         context=config.context or context_of(config).schedule,
-        context_length=config.context_length or min(CONTEXT_LENGTH, positions_of(config, files) or CONTEXT_LENGTH),
+        context_length=config.context_length or min(window, positions_of(config, files) or window),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
     )
@@ -84,7 +91,7 @@ def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None, 
         files=files,
         device=device,
         dtype=dtype,
-        notes=(*_notes(config, device, dtype, files), *inputs.notes),
+        notes=(*_notes(config, device, dtype, files), *sampling_notes, *inputs.notes),
         inputs=inputs,
         expected=dict(expected or {}),
     )

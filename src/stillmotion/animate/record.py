@@ -17,7 +17,9 @@ from stillmotion.version import __version__
 
 SCHEMA = 1
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "av")
-_IN_THE_CLIP = ("schema", "stillmotion", "baseline", "config", "seed", "models", "versions", "device", "dtype", "parameters")
+_IN_THE_CLIP = (
+    *("schema", "stillmotion", "baseline", "config", "seed", "models", "versions", "device", "dtype", "parameters"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +48,16 @@ class ModelFile:
 
 
 def begin(
-    config: AnimateConfig, models: Sequence[ModelFile], device: torch.device, loading: Sequence[str]
+    config: AnimateConfig,
+    models: Sequence[ModelFile],
+    device: torch.device,
+    loading: Sequence[str],
+    moved_by: str | None = None,
 ) -> dict[str, Any]:
     """Return what of a clip's record is known before it is written.
 
-    `config` is settled in everything; `loading` says what of the image model's files was applied and skipped.
+    `config` is settled in everything; `loading` says what of the image model's files was applied and skipped,
+    `moved_by` what moves the clip where that is no motion module.
     """
     return {
         "schema": SCHEMA,
@@ -65,7 +72,7 @@ def begin(
         "device_name": device_name(device),
         "dtype": config.dtype,
         "threads": torch.get_num_threads(),
-        "parameters": _parameters(config),
+        "parameters": _parameters(config, moved_by),
     }
 
 
@@ -112,7 +119,7 @@ def _peak_memory(device: torch.device) -> dict[str, int]:
     return found
 
 
-def _parameters(config: AnimateConfig) -> str:
+def _parameters(config: AnimateConfig, moved_by: str | None) -> str:
     """Return the job in the words that image sites and web UIs read from a picture."""
     facts = {
         "Steps": config.num_inference_steps,
@@ -121,7 +128,7 @@ def _parameters(config: AnimateConfig) -> str:
         "Seed": config.seed,
         "Size": f"{config.width}x{config.height}",
         "Model": config.model,
-        "Motion module": config.motion or config.model,
+        "Motion module": moved_by or config.motion or config.model,
         "Frames": config.num_frames,
         "FPS": f"{config.fps:g}",
         "Version": f"stillmotion {__version__}",

@@ -65,6 +65,10 @@ def plan_replay(
 ) -> Plan:
     """Return the checked plan of a replay, for `run`; arguments and errors as `replay`."""
     found = read_record(source)
+    if baseline := found.get("baseline"):
+        raise FileError(
+            f"{source}: this clip was made by a baseline; `stillmotion baseline {baseline} --config` takes its record."
+        )
     mapping = found.get("config")
     if not isinstance(mapping, dict):
         raise FileError(f"{source}: the record holds no config; it was not written by stillmotion animate.")

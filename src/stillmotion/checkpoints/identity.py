@@ -36,7 +36,7 @@ OTHER_POSITIONS = (
 FOR_V2 = "It was made for a v2 module: it moves the mid block."
 ALSO_SPATIAL = "It changes {count} layers of the image UNet, too."
 
-_LIGHTNING = re.compile(r"lightning.*?([1248])[-_ ]?step", re.IGNORECASE)
+_LIGHTNING = re.compile(r"lightning.*?(?<!\d)([1248])[-_ ]?step", re.IGNORECASE)
 _LCM = re.compile(r"animate[-_ ]?lcm", re.IGNORECASE)
 _UNTOLD = {"num_attention_heads": "motion_num_attention_heads", "norm_num_groups": "motion_norm_num_groups"}
 

@@ -163,9 +163,7 @@ def _motion_module(tensors: Mapping[str, Tensor]) -> Recognised | None:
         return None
     others = {name.removeprefix("module.") for name in motion.others}
     special: tuple[str, str] | None = None
-    if motion.dialect == "hotshot":
-        special = ("hotshot_xl", "")
-    elif any(name.startswith("img_encoder.") for name in others):
+    if any(name.startswith("img_encoder.") for name in others):
         special = ("animatelcm_i2v", "AnimateLCM-I2V: a motion module with an image encoder of its own.")
     elif "conv_in.weight" in others and not any(".resnets." in name for name in others):
         special = ("pia", "PIA: a motion module for a UNet whose first layer takes a picture beside the latents.")
@@ -178,7 +176,8 @@ def _motion_module(tensors: Mapping[str, Tensor]) -> Recognised | None:
             kind="motion_module", variant=special[0], dialect=motion.dialect, note=special[1], motion=motion
         )
     note = f"A whole UNet of {len(others)} tensors is in the file too and is left out." if motion.inside_unet else ""
-    return Recognised(kind="motion_module", dialect=motion.dialect, motion=motion, note=note)
+    variant = "hotshot_xl" if motion.dialect == "hotshot" else None
+    return Recognised(kind="motion_module", variant=variant, dialect=motion.dialect, motion=motion, note=note)
 
 
 def _starts(*prefixes: str) -> Callable[[Collection[str]], bool]:

@@ -14,7 +14,7 @@ class Figure:
 
     name: str
     """What it is, as the head of a row."""
-    values: Sequence[float]
+    values: Sequence[float | int]
     """One per clip; of shares 1 where it is right and 0 where not."""
     at_least: float | None = None
     """What the mean must reach for the claim to hold; None where nothing is asked of it."""
@@ -31,7 +31,7 @@ class Figure:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Return the mean's 95 % bootstrap interval; None for fewer than two clips."""
-        return interval_of(self.values, purpose=self.name)
+        return interval_of([float(value) for value in self.values], purpose=self.name)
 
     @property
     def holds(self) -> bool:

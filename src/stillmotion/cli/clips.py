@@ -84,7 +84,8 @@ class ClipView:
             config = event.config
             self._tell(event.notes)
             self._screen.note(f"{config.num_frames} frames of {config.width}x{config.height}, {config.sampler}")
-            self._progress.show(f"denoising{_which(0, config.num_clips)}", 0, config.num_inference_steps * config.freeinit_passes)
+            total = (config.num_inference_steps or 0) * config.freeinit_passes
+            self._progress.show(f"denoising{_which(0, config.num_clips)}", 0, total or None)
         elif isinstance(event, sm.WindowDone):
             detail = f"window {event.window} of {event.windows}"
             self._progress.show(f"denoising{_which(event.clip, event.num_clips)}", event.step - 1, event.total, detail)

@@ -39,6 +39,8 @@ VERBS = {
     "evaluate": Entry("stillmotion.cli.evaluate", "Measure clips: CLIP scores, motion, steadiness; with a report."),
     "study report": Entry("stillmotion.cli.study", "Say how the raters of a study ranked the methods."),
     "study": Entry("stillmotion.cli.study", "Ask people, in a browser, which of several methods' clips are best."),
+    "baseline text2video-zero": Entry("stillmotion.cli.baselines", "Make a clip by Text2Video-Zero, untrained."),
+    "baseline tune-a-video": Entry("stillmotion.cli.baselines", "Make a clip by Tune-A-Video, tuned on one clip."),
     "toyworld draw": Entry("stillmotion.cli.toyworld", "Draw the toyworld's own clip of a caption: the ground truth."),
     "toyworld train": Entry("stillmotion.cli.toyworld", "Train the toyworld's weights anew."),
     "toyworld score": Entry("stillmotion.cli.toyworld", "Measure how often clips show what their captions say."),

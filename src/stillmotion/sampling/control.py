@@ -2,8 +2,8 @@
 denoiser. Their contributions are summed, so that any of them act together.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -23,6 +23,8 @@ class Moment:
     """The share of the steps that is done, from 0 up to but not 1."""
     guided: bool = False
     """Whether the first half of the batch is the one without the prompt."""
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """What the UNet is told beside the text's tokens (`Text.arguments`), which a ControlNet of its family is told, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

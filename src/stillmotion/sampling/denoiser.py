@@ -99,9 +99,10 @@ class Denoiser:
         times = times.repeat_interleave(frames) if times.ndim else times
         dtype = self.unet.dtype
         images, rows = fold_frames(latents).to(dtype), as_text(text).per_frame(shared).to(dtype)
-        added = steering(self.controls, images, times, rows.tokens, moment or Moment(frames=range(frames)))
+        moment = replace(moment or Moment(frames=range(frames)), beside=rows.arguments())
+        added = steering(self.controls, images, times, rows.tokens, moment)
         with self._projected_once(shared):
-            arguments = merged(rows.arguments(), added.arguments() if added else {}, extra)
+            arguments = merged(moment.beside, added.arguments() if added else {}, extra)
             predicted = self.unet(images, times, encoder_hidden_states=rows.tokens, **arguments).sample
         return unfold_frames(predicted.to(latents.dtype), frames)
 

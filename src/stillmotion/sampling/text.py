@@ -1,6 +1,6 @@
 """What a UNet is told of a prompt: features of its tokens, and, for Stable Diffusion XL, what it takes beside them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def joined(texts: Sequence[Text]) -> Text:
     return Text(torch.cat([text.tokens for text in texts]), torch.cat(pooled) if pooled else None, texts[0].sizes)
 
 
-def merged(*arguments: dict[str, Any]) -> dict[str, Any]:
+def merged(*arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a UNet's forward is called with, of several sayings; conditions of all of them are added."""
     conditions = {name: value for said in arguments for name, value in said.get("added_cond_kwargs", {}).items()}
     together = {name: value for said in arguments for name, value in said.items()}

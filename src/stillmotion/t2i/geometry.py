@@ -67,7 +67,7 @@ def _unet_of_family(tensors: Mapping[str, Tensor], widths: list[int]) -> dict[st
     if not is_xl(tensors):
         return shipped("unet")
     config = shipped("unet", configs=XL_CONFIGS)
-    depths = {}
+    depths: dict[int, int] = {}
     for name in tensors:
         if found := re.match(r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\.", name):
             level = sum(f"input_blocks.{n}.0.op.weight" in tensors for n in range(int(found[1])))

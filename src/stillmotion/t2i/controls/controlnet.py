@@ -77,6 +77,7 @@ class _Steered(Dosed):
             controlnet_cond=rows_for(self.embedded, images, moment),
             conditioning_scale=self.dose.strength,
             return_dict=False,
+            **moment.beside,
         )
         return Steering(down=tuple(down), mid=mid)
 
