@@ -129,7 +129,9 @@ def test_a_motion_lora_on_a_module_without_attention(
 
 
 def test_more_frames_than_positions(job: Job, tmp_path: Path, motion_file: Callable[..., Path]) -> None:
-    refused(job(context_length=33), MismatchError, "context_length: 33 is more than .* positions for 32 frames", tmp_path)
+    refused(
+        job(context_length=33), MismatchError, "context_length: 33 is more than .* positions for 32 frames", tmp_path
+    )
     v1 = motion_file("v1")
     refused(job(context_length=25, motion=v1), MismatchError, "v1 module has positions for 24 frames", tmp_path)
 

@@ -31,24 +31,24 @@ def test_a_clip_of_sdxl_from_a_folder_and_from_a_file(motion_file: Write, tmp_pa
     (run,) = (tmp_path / "out").iterdir()
     record = json.loads((run / "run.json").read_text())
     config = record["config"]
-    assert (config["width"], config["height"], config["sampler"], config["guidance_scale"]) == (SIDE, SIDE, "euler", 8.5)
+    settled = (config["width"], config["height"], config["sampler"], config["guidance_scale"])
+    assert settled == (SIDE, SIDE, "euler", 8.5)
     kinds = {file["kind"] for file in record["models"]}
     assert kinds >= {"unet", "vae", "text_encoder", "text_encoder_2", "a motion module (variant sdxl_beta)"}
     told = {**config, "output_dir": None}
     file = animate(AnimateConfig.from_dict({**told, "model": str(tmp_path / "xl.safetensors")}))
     folder = [np.asarray(Image.open(path)) for path in sorted((run / record["outputs"][0]["path"]).glob("*.png"))]
     assert np.array_equal(folder, file.frames) and file.frames.std() > 1
-    with pytest.raises(MismatchError, match=r"v3 module for sd15 models, but .* is sdxl"):
-        v3 = motion_file("v3", WIDTHS)
-        make_plan(AnimateConfig.from_dict({**told, "motion": str(v3), "variant": "v3"}))
-    with pytest.raises(MismatchError, match=r"v3 module for sd15 models, but .* is sdxl"):
-        make_plan(AnimateConfig.from_dict({**told, "motion": str(v3), "variant": "v3", "model": str(tmp_path / "xl.safetensors")}))
+    for model in ("xl", "xl.safetensors"):
+        other = {**told, "model": str(tmp_path / model), "motion": str(motion_file("v3", WIDTHS)), "variant": "v3"}
+        with pytest.raises(MismatchError, match=r"v3 module for sd15 models, but .* is sdxl"):
+            make_plan(AnimateConfig.from_dict(other))
 
 
 def test_sdxl_modules_do_not_fit_other_models(motion_file: Write, job: Job) -> None:
     with pytest.raises(MismatchError, match=r"is a sdxl_beta module \(sdxl\) for a UNet of widths"):
         make_plan(job(motion=motion_file("sdxl_beta", WIDTHS)))
-    with pytest.raises(MismatchError, match="is a hotshot_xl module for sdxl models, but .* is sd15"):
+    with pytest.raises(MismatchError, match=r"is a hotshot_xl module for sdxl models, but .* is sd15"):
         make_plan(job(motion=motion_file("v3"), variant="hotshot_xl"))
 
 
@@ -84,7 +84,9 @@ def test_a_module_says_how_it_is_sampled(
         asked = make_plan(config.replace(num_inference_steps=6, guidance_scale=2.0))
         assert (asked.config.num_inference_steps, asked.config.guidance_scale) == (6, 2.0)
         assert asked.config.sampler == sampled[0]
-        assert any(re.search("here num_inference_steps 6, guidance_scale 2.0, as you said", note) for note in asked.notes)
+        assert any(
+            re.search("here num_inference_steps 6, guidance_scale 2.0, as you said", note) for note in asked.notes
+        )
 
 
 def test_the_toyworld_and_hotshots_windows(motion_file: Write, job: Job) -> None:

@@ -119,7 +119,10 @@ def hotshot_motion() -> Tensors:
         for name, value in reference_motion((32, 32, 64), 2, length=24).items()
     }
     assert "up_blocks.2.temporal_attentions.2.transformer_blocks.0.attention_blocks.1.to_out.0.bias" in names
-    assert "down_blocks.0.temporal_attentions.0.transformer_blocks.0.attention_blocks.0.pos_encoder.positional_encoding" in names
+    assert (
+        "down_blocks.0.temporal_attentions.0.transformer_blocks.0.attention_blocks.0.pos_encoder.positional_encoding"
+        in names
+    )
     return names
 
 

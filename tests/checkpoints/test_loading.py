@@ -142,9 +142,9 @@ class TestMotionModules:
         stored = motion.state_dict()["down_blocks.0.motion_modules.0.transformer_blocks.0.pos_embed.pe"]
         assert torch.equal(stored, positions(length, 32))
 
-    def test_without_positions_a_mid_block_says_v2(self, tmp_path: Path) -> None:
+    def test_without_positions_a_mid_block_says_animate_lcm(self, tmp_path: Path) -> None:
         motion = sm.load(write(tmp_path / "lcm.ckpt", reference_motion(mid=True, length=None)), expect=sm.MotionModule)
-        assert (motion.variant.name, motion.max_frames) == ("v2", 32)
+        assert (motion.variant.name, motion.max_frames) == ("animate_lcm", 64)
 
     def test_norm_across_frames_is_an_option(self, module_file: Path) -> None:
         assert sm.load(module_file, expect=sm.MotionModule).variant.motion_norm == "per_frame"
@@ -400,7 +400,6 @@ class TestExpectations:
         [
             (reference_motion() | {"conv_in.weight": torch.zeros(32, 9, 3, 3)}, "PIA"),
             (reference_motion() | {"img_encoder.weight": torch.zeros(2)}, "AnimateLCM-I2V"),
-            ({"down_blocks.0.temporal_attentions.0.proj_in.weight": torch.zeros(2, 2)}, "Hotshot-XL"),
         ],
     )
     def test_motion_modules_of_other_kinds(self, tmp_path: Path, tensors: Tensors, words: str) -> None:

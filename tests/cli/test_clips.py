@@ -71,7 +71,7 @@ def test_config_file_set_and_flags_meet(here: Path, capsys: pytest.CaptureFixtur
     [
         ([""], "prompt: expected text that is not empty"),
         ([PROMPT, "-W", "100"], "width: expected an integer from 8 to 8192 that is a multiple of 8"),
-        ([PROMPT, "-L", "33"], "at most 32"),
+        ([PROMPT, "-L", "40", "--context-length", "33"], "at most 32"),
         ([PROMPT, "--motion", "no-such-file.ckpt"], "no-such-file.ckpt does not exist"),
         ([PROMPT, "--model", "no-such-model.safetensors", "--motion", "x.ckpt"], "no-such-model.safetensors"),
         ([PROMPT, "--config", "no-such.yaml"], "no-such.yaml"),

@@ -70,7 +70,7 @@ def test_a_single_file_is_the_folder_it_was_made_from(
     assert file.vae.config.scaling_factor == xl.vae.config.scaling_factor == 0.13025
     assert {Path(path).parent.name for path in folder.files} == set(PARTS)
     assert (file.unet.config.sample_size, pickled.vae.config.scaling_factor) == (128, 0.13025)
-    first, second = file.text(["a red ball"]), folder.text(["a red ball"])
+    first, second = file.text(["a red ball!"]), folder.text(["a red ball!"])
     assert torch.equal(first.tokens, second.tokens) and torch.equal(first.pooled, second.pooled)
     assert (first.sizes, second.sizes) == ((256, 256, 0, 0, 256, 256), (32, 32, 0, 0, 32, 32))
 
@@ -120,10 +120,11 @@ def test_weights_and_length_act_in_both_encoders(model: T2I) -> None:
     assert model.text([", ".join(["a photo"] * 40), ""]).tokens.shape == (2, 154, 96)
 
 
+UNET_LAYER = "lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k"
 KOHYA = {
     "text_encoder.text_model.encoder.layers.0.self_attn.q_proj": "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
     "text_encoder_2.text_model.encoder.layers.1.self_attn.out_proj": "lora_te2_text_model_encoder_layers_1_self_attn_out_proj",
-    "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": "lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k",
+    "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": UNET_LAYER,
 }
 SIZES = {"q_proj": (32, 32), "out_proj": (64, 64), "to_k": (96, 64)}
 
@@ -170,7 +171,7 @@ def test_a_controlnet_is_told_sizes_and_whole_texts_too(model: T2I, tmp_path: Pa
     for parameter in net.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
     net.save_pretrained(tmp_path / "net")
-    pictures, latents = torch.rand(1, 3, 16, 16), torch.randn(1, 4, 1, 2, 2)  # a ControlNet sees 8 pixels in a latent
+    pictures, latents = torch.rand(1, 3, 64, 64), torch.randn(1, 4, 1, 8, 8)  # a ControlNet sees 8 pixels in a latent
     text = model.text(["a red ball"])
     told = text.arguments()
     with torch.no_grad():
@@ -186,7 +187,7 @@ def test_a_controlnet_is_told_sizes_and_whole_texts_too(model: T2I, tmp_path: Pa
 
 def test_what_does_not_fit_together_is_refused(xl: StableDiffusionXLPipeline, model: T2I, write: Write) -> None:
     tensors = single_file(xl)
-    with pytest.raises(MismatchError, match="is a Stable Diffusion XL model.*training takes"):
+    with pytest.raises(MismatchError, match=r"is a Stable Diffusion XL model.*training takes"):
         model.require_sd1("training")
     name = "model.diffusion_model.label_emb.0.0.weight"
     with pytest.raises(MismatchError, match="text_time of width 1600, expected text_time of width 1584"):
@@ -199,7 +200,11 @@ def test_what_does_not_fit_together_is_refused(xl: StableDiffusionXLPipeline, mo
 def test_the_vae_stays_in_float32_where_float16_overflows(xl_file: Path) -> None:
     model = load_t2i(xl_file)
     model.to("cpu", torch.float16)
-    assert (model.unet.dtype, model.text_encoder_2.dtype, model.vae.dtype) == (torch.float16, torch.float16, torch.float32)
+    assert (model.unet.dtype, model.text_encoder_2.dtype, model.vae.dtype) == (
+        torch.float16,
+        torch.float16,
+        torch.float32,
+    )
     assert model.decode(torch.zeros(1, 4, 4, 4, dtype=torch.float16)).dtype is torch.float32
     model.vae.register_to_config(force_upcast=False)
     assert model.to("cpu", torch.float16).vae.dtype is torch.float16

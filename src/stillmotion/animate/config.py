@@ -153,7 +153,7 @@ class AnimateConfig(Config):
     """How many denoising steps are taken; 25 by default, or as many as the motion module was distilled to."""
 
     guidance_scale: Annotated[float | Mapping[int, float] | None, Limits(minimum=0, maximum=100)] = None
-    """How strongly the prompt is followed, a number or {frame: number}; 1 is none; by default the motion module's own, 7.5 or 5."""
+    """How strongly the prompt is followed, a number or {frame: number}; 1 is none; the motion module's own by default."""
 
     sampler: SamplerName | None = None
     """How the noise is taken away, step by step; ddim by default, or what the motion module was made for."""

@@ -28,7 +28,9 @@ class Entry:
 
 VERBS = {
     "animate": Entry("stillmotion.cli.clips", "Make a clip from a prompt."),
-    "plan": Entry("stillmotion.cli.plan", "Show the windows of a clip and what they cost, before anything is rendered."),
+    "plan": Entry(
+        "stillmotion.cli.plan", "Show the windows of a clip and what they cost, before anything is rendered."
+    ),
     "replay": Entry("stillmotion.cli.clips", "Make a clip again from the run.json beside it."),
     "inspect": Entry("stillmotion.cli.files", "Say what model files are, without loading a model."),
     "convert": Entry("stillmotion.cli.files", "Write a motion file in another program's dialect."),
@@ -113,6 +115,7 @@ def _no_verb(words: list[str], screen: Screen) -> int:
 def _overview(group: str) -> str:
     """Return the verbs with a sentence each; all of them, or those of one group."""
     shown = {name: entry for name, entry in VERBS.items() if name.startswith(group)}
+    wide = max(map(len, shown))
     return "\n".join(
         [
             f"Stillmotion {__version__} makes any Stable Diffusion checkpoint move.",
@@ -120,7 +123,7 @@ def _overview(group: str) -> str:
             "usage: stillmotion VERB ...    stillmotion VERB --help    stillmotion --version",
             "",
             "verbs:",
-            *(f"  {name:<16}{entry.sentence}" for name, entry in shown.items()),
+            *(f"  {name:<{wide}}  {entry.sentence}" for name, entry in shown.items()),
             "",
             "Try:",
             '  stillmotion animate "a red ball rolling right on green grass"',

@@ -126,12 +126,9 @@ def _second_text_encoder(tensors: Mapping[str, Tensor], path: Path) -> dict[str,
     """Return Stable Diffusion XL's second text encoder, and its tokenizer: CLIP's too, but texts are filled up by "!"."""
     part = part_of(tensors, XL_TEXT_PREFIXES[1], f"{path}: the second text encoder")
     named = Part(tensors=from_open_clip(part.tensors), where=part.where)
-    return {
-        "text_encoder_2": make_text_encoder(named, CLIPTextModelWithProjection),
-        "tokenizer_2": CLIPTokenizer.from_pretrained(
-            str(CONFIGS / "tokenizer"), local_files_only=True, pad_token="!"
-        ),
-    }
+    filled_up = {"pad_token": "!"}
+    tokenizer = CLIPTokenizer.from_pretrained(str(CONFIGS / "tokenizer"), local_files_only=True, **filled_up)
+    return {"text_encoder_2": make_text_encoder(named, CLIPTextModelWithProjection), "tokenizer_2": tokenizer}
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str, where: str) -> Part:
@@ -202,7 +199,9 @@ def _require_model(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise unless the file holds a UNet and the text encoders of Stable Diffusion 1.x or XL; say what it holds instead."""
     for start, family in OTHER_FAMILIES.items():
         if any(name.startswith(start) for name in tensors):
-            raise MismatchError(f"{path} is a {family} checkpoint; this version loads those of Stable Diffusion 1.x and XL.")
+            raise MismatchError(
+                f"{path} is a {family} checkpoint; this version loads those of Stable Diffusion 1.x and XL."
+            )
     for texts in ((TEXT_PREFIX,), XL_TEXT_PREFIXES):
         if all(any(name.startswith(start) for name in tensors) for start in (UNET_PREFIX, *texts)):
             return
