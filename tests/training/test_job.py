@@ -286,7 +286,7 @@ def kill_and_go_on(config: TrainConfig, path: Path, times: int) -> None:
     subprocess.run([sys.executable, "-c", RUN, path], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_ends_bit_for_bit_as_if_it_had_not(
     config: TrainConfig, tmp_path: Path, times: int
 ) -> None:
@@ -401,7 +401,7 @@ def spread(config: TrainConfig, path: Path, processes: int, stop_at: int | None 
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_processes_are_one_training(config: TrainConfig, tmp_path: Path, strategy: str) -> None:
     """Stopped with two and gone on with one, a run is that of one process alone, of the same micro-batches."""
     config = config.replace(micro_batch_size=2, sample_every=4, sample_prompts=("a ball",))
@@ -416,7 +416,7 @@ def test_two_processes_are_one_training(config: TrainConfig, tmp_path: Path, str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_processes_go_on_bit_for_bit(config: TrainConfig, tmp_path: Path, strategy: str) -> None:
     config = config.replace(strategy=strategy)
     whole, broken = config.replace(output_dir=tmp_path / "whole"), config.replace(output_dir=tmp_path / "broken")
