@@ -22,7 +22,7 @@ def lora_for(root: torch.nn.Module, kind: type[LoraAdapter], ends: tuple[str, ..
         if path.endswith(ends) and isinstance(layer, torch.nn.Linear):
             outputs, inputs = layer.weight.shape
             down, up = torch.randn(rank, inputs, generator=generator), torch.randn(outputs, rank, generator=generator)
-            weights[path] = (0.2 * down, 0.2 * up)
+            weights[path] = (0.1 * down, 0.1 * up)
     return kind(weights=weights, name="test")
 
 
