@@ -8,7 +8,7 @@ import pytest
 
 from stillmotion.claims import moving
 from stillmotion.claims.all_claims import CLAIMS
-from stillmotion.claims.cameras import camera_in, goes
+from stillmotion.claims.cameras import camera_in
 from stillmotion.claims.filming import Frames, Studio
 from stillmotion.claims.finding import Budget, Figure, Finding
 from stillmotion.claims.report import report
@@ -39,14 +39,16 @@ def test_the_report_tells_every_figure() -> None:
 @pytest.mark.parametrize("name", CAMERA_MOTIONS)
 def test_a_drawn_camera_goes_where_it_says(name: str) -> None:
     footage = DrawnFootage(8, seed=3, size=128, camera=CameraMotion.parse(name))
-    still = next(i for i in range(8) if not any(word in footage.item(i).caption for word in ("ing",)))
-    frames = footage.frames(still, range(0, NUM_FRAMES, SLOWER))
+    standing = next(i for i in range(8) if not any(word in footage.item(i).caption for word in ("ing",)))
+    frames = footage.frames(standing, range(0, NUM_FRAMES, SLOWER))
     seen = camera_in(frames)
-    assert goes(name, seen)
-    others = [other for other in CAMERA_MOTIONS if other != name and goes(other, seen)]
-    assert others == []
-    assert not goes(name, camera_in(frames[::-1]))
-    assert not goes(name, camera_in(np.repeat(frames[:1], 4, 0)))
+    assert seen
+    assert [motion for motion in CAMERA_MOTIONS if seen.goes(motion)] == [name]
+    back, still = camera_in(frames[::-1]), camera_in(np.repeat(frames[:1], 4, 0))
+    assert back
+    assert still
+    assert not back.goes(name)
+    assert not still.goes(name)
 
 
 def test_c1_falls_without_the_motion_module(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ class AnimateConfig(Config):
     """What the motion module's norm pools over; `across_frames` for what diffusers trained, else the variant's own."""
 
     motion_loras: tuple[AdapterFile, ...] = ()
-    """MotionLoRAs, each a file or file:strength; the toyworld has one for each camera motion, "zoom-in"."""
+    """MotionLoRAs, each a file or file:strength."""
 
     domain_adapter: AdapterFile | None = None
     """The domain adapter that the motion module was trained with, a file or file:strength; 0 leaves it out."""

@@ -1,7 +1,6 @@
 """C4: MotionLoRA learns camera motions from some 50 clips, and they add up (paper §4.3, §5.4)."""
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 
 from stillmotion.claims.filming import Frames, Studio
@@ -11,14 +10,12 @@ from stillmotion.data import CAMERA_MOTIONS
 from stillmotion.evaluation.camera import CameraMeasured, camera_of
 from stillmotion.evaluation.flow import camera_step, flow_between, grey_of
 from stillmotion.seeding import generator
+from stillmotion.toyworld import motion_lora_file
 from stillmotion.toyworld.language import draw_scene
 
 COUNT, PAIR_COUNT = 20, 6
 PAIRS = (("zoom-in", "pan-left"), ("tilt-up", "roll-clockwise"))
 WANTED = 0.9
-
-# What counts as moving over a clip: a factor of zoom, shares of the frame, degrees.
-LEAST = {"zoom": math.log(1.04), "pan": 0.03, "tilt": 0.03, "roll": 2.0}
 
 
 def camera_in(frames: Frames) -> CameraMeasured | None:
@@ -28,13 +25,10 @@ def camera_in(frames: Frames) -> CameraMeasured | None:
     return camera_of(steps, greys[0].shape)
 
 
-def goes(motion: str, measured: CameraMeasured | None) -> bool:
-    """Return whether the camera moved in the direction of that name, visibly."""
-    if measured is None:
-        return False
-    known = CAMERA_MOTIONS[motion]
-    value = getattr(measured, known.field)
-    return (math.log(value) if known.field == "zoom" else value) * known.sign >= LEAST[known.field]
+def require() -> None:
+    """Raise `FileError` unless the MotionLoRAs of all eight motions are in the weights."""
+    for name in CAMERA_MOTIONS:
+        motion_lora_file(name)
 
 
 def measure(budget: Budget) -> Iterator[Progress | Finding]:
@@ -53,7 +47,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
         right = []
         for index in range(clips):
             seen = filmed(motions, index)
-            right.append(all(goes(motion, seen) for motion in motions))
+            right.append(seen is not None and all(seen.goes(motion) for motion in motions))
             done += 1
             yield Progress(done=done, total=total)
         figures.append(Figure(name=" + ".join(motions), values=right, at_least=WANTED, as_share=True))
@@ -66,4 +60,5 @@ CLAIM = Claim(
     measured="Optical flow, fitted by a similarity, goes in the motion's direction; with two MotionLoRAs in both.",
     where="§4.3, §5.4",
     measure=measure,
+    require=require,
 )

@@ -104,3 +104,5 @@ class Claim:
     """Where the paper says it."""
     measure: Callable[[Budget], Iterator[Progress | Finding]]
     """Yields progress, and at last the finding."""
+    require: Callable[[], None] = lambda: None
+    """Raises `FileError` where the weights that it needs are not there."""

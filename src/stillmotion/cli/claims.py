@@ -38,11 +38,14 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         raise ConfigError(f"--share: expected a number above 0 and up to 1, got {arguments.share}")
     if arguments.write is not None and not arguments.write.absolute().parent.is_dir():
         raise ConfigError(f"--write: there is no folder {arguments.write.absolute().parent}; make it first")
+    chosen = [name.upper() for name in arguments.names] or _measurable(screen)
+    for name in chosen:
+        CLAIMS[name].require()
     hide_loading_bars()
     budget = Budget(share=arguments.share, seed=arguments.seed, sheets=arguments.sheets)
     found: dict[str, tuple[Finding, float]] = {}
     with screen.progress() as progress:
-        for name in [name.upper() for name in arguments.names] or CLAIMS:
+        for name in chosen:
             began = time.perf_counter()
             for told in CLAIMS[name].measure(budget):
                 if isinstance(told, Finding):
@@ -58,6 +61,21 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     if arguments.write is not None:
         arguments.write.write_text(report(found), encoding="utf-8")
     return 0 if all(finding.holds for finding, _ in found.values()) else 1
+
+
+def _measurable(screen: Screen) -> list[str]:
+    """Return the claims whose weights are here; say which are left out and why."""
+    from stillmotion.claims.all_claims import CLAIMS
+    from stillmotion.errors import FileError
+
+    found = []
+    for name, claim in CLAIMS.items():
+        try:
+            claim.require()
+            found.append(name)
+        except FileError as error:
+            screen.note(f"{name} is left out: {error}")
+    return found
 
 
 VERBS = {

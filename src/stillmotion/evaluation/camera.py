@@ -35,6 +35,16 @@ class CameraMeasured:
     confidence: float
     """The mean share of followed points that agree on it, 0 to 1; a step that says nothing counts as 0."""
 
+    def amount(self, motion: str) -> float:
+        """Return how far it went in the direction of a motion's name, negative the other way; of zoom the logarithm."""
+        known = CAMERA_MOTIONS[motion]
+        value = getattr(self, known.field)
+        return (math.log(value) if known.field == "zoom" else value) * known.sign
+
+    def goes(self, motion: str) -> bool:
+        """Return whether it moved that way so far that it is called moving, however sure that is."""
+        return self.amount(motion) >= _LEAST[CAMERA_MOTIONS[motion].field]
+
     @property
     def name(self) -> str:
         """Return it in words: "zoom-in:1.30+pan-left:0.12", "still", or "unclear" where the confidence is below `SURE`."""
@@ -42,10 +52,8 @@ class CameraMeasured:
             return UNCLEAR
         parts = []
         for word, known in CAMERA_MOTIONS.items():
-            value = getattr(self, known.field)
-            signed = (math.log(value) if known.field == "zoom" else value) * known.sign
-            if signed >= _LEAST[known.field]:
-                amount = math.exp(signed) if known.field == "zoom" else signed
+            if self.goes(word):
+                amount = math.exp(self.amount(word)) if known.field == "zoom" else self.amount(word)
                 parts.append(f"{word}:{amount:{_SHOWN[known.field]}}")
         return "+".join(parts) or "still"
 

@@ -32,8 +32,17 @@ def motion_file() -> Path:
 
 
 def motion_lora_file(motion: str, folder: Path | None = None) -> Path:
-    """Return where the MotionLoRA of a camera motion lies, in the embedded weights or another folder of them."""
-    return (folder or weights_folder()) / "motion-loras" / f"{motion}.safetensors"
+    """Return where the MotionLoRA of a camera motion lies in a folder of weights, whether it is there or not.
+
+    Without a folder it is the embedded one; raises `FileError` if this installation has none of that motion.
+    """
+    path = (folder or weights_folder()) / "motion-loras" / f"{motion}.safetensors"
+    if folder is None and not path.exists():
+        raise FileError(
+            f"The toyworld's weights hold no MotionLoRA of {motion} ({path}); give one's file, or train it by `stillmotion "
+            f"toyworld train --only {motion}`."
+        )
+    return path
 
 
 def manifest(folder: Path) -> dict[str, dict[str, int | str]]:
