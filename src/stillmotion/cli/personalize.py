@@ -1,12 +1,11 @@
 """`personalize`: a subject or a style out of pictures, by one of four methods, from a YAML file or from flags."""
 
 import argparse
-import signal
 
 import stillmotion as sm
 from stillmotion.cli.parsing import Parser, add_config_flags, config_from
 from stillmotion.cli.screen import Screen
-from stillmotion.cli.training import TrainView, asked_to_stop
+from stillmotion.cli.training import follow
 from stillmotion.cli.verb import Verb
 
 METHODS = ("dreambooth", "lora", "textual-inversion", "custom-diffusion")
@@ -39,19 +38,12 @@ def _personalize_arguments(parser: Parser) -> None:
 
 def _personalize(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.t2i.quiet import hide_loading_bars
-    from stillmotion.training import Saved, personalizing
+    from stillmotion.training import personalizing
 
     arguments.method = arguments.method.replace("-", "_")
     config = config_from(sm.PersonalizeConfig, arguments)
     hide_loading_bars()
-    with screen.progress() as progress, asked_to_stop() as stop:
-        view = TrainView(screen, progress, "pictures")
-        for event in personalizing(config, stop=stop):
-            view.show(event)
-            if isinstance(event, Saved):
-                return 0
-    screen.note(f"Stopped. The state is kept in {config.output_dir}; the same command goes on from there.")
-    return 130 if stop.number == signal.SIGINT else 0  # a scheduler that asked politely has been obeyed
+    return follow(screen, lambda stop: personalizing(config, stop=stop), config.output_dir, "pictures")
 
 
 VERBS = {

@@ -3,8 +3,9 @@
 import argparse
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,22 @@ def asked_to_stop() -> Iterator[Asked]:
             signal.signal(number, handler)
 
 
+def follow(
+    screen: Screen, begin: Callable[[Callable[[], bool]], Iterator["TrainEvent"]], output_dir: Path, what: str = "clips"
+) -> int:
+    """Show a training that `begin` starts, told how to know whether it is asked to stop; return the exit code."""
+    from stillmotion.training import Saved
+
+    with screen.progress() as progress, asked_to_stop() as stop:
+        view = TrainView(screen, progress, what)
+        for event in begin(stop):
+            view.show(event)
+            if isinstance(event, Saved):
+                return 0
+    screen.note(f"Stopped. The state is kept in {output_dir}; the same command goes on from there.")
+    return 130 if stop.number == signal.SIGINT else 0  # a scheduler that asked politely has been obeyed
+
+
 def _train_arguments(parser: Parser) -> None:
     parser.add_argument("stage", choices=STAGES, help="What is trained.")
     add_config_flags(
@@ -138,19 +155,12 @@ def _train_arguments(parser: Parser) -> None:
 
 def _train(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.t2i.quiet import hide_loading_bars
-    from stillmotion.training import Saved, training
+    from stillmotion.training import training
 
     arguments.stage = arguments.stage.replace("-", "_")
     config = config_from(sm.TrainConfig, arguments)
     hide_loading_bars()
-    with screen.progress() as progress, asked_to_stop() as stop:
-        view = TrainView(screen, progress)
-        for event in training(config, stop=stop):
-            view.show(event)
-            if isinstance(event, Saved):
-                return 0
-    screen.note(f"Stopped. The state is kept in {config.output_dir}; the same command goes on from there.")
-    return 130 if stop.number == signal.SIGINT else 0  # a scheduler that asked politely has been obeyed
+    return follow(screen, lambda stop: training(config, stop=stop), config.output_dir)
 
 
 VERBS = {
