@@ -11,7 +11,7 @@ from transformers import CLIPModel
 import stillmotion as sm
 from stillmotion.claims.recipe import GateClosed, RecipeConfig, cook, cooking, finish, gates, stages
 from stillmotion.data import CAMERA_MOTIONS
-from stillmotion.toyworld import load_judge, models, weights_folder
+from stillmotion.toyworld import brought_file, load_judge, models, weights_folder
 from stillmotion.training.loop import LoopConfig
 
 ONCE = LoopConfig(num_steps=1)
@@ -24,8 +24,11 @@ def test_every_stage_leaves_what_the_next_one_loads(tmp_path: Path, monkeypatch:
         num_pictures=48,
         num_clips=2,
         **dict.fromkeys(("vae", "clip", "text", "base", "judge", "motion"), ONCE),
-        camera_clips=1,
-        camera_steps=1,
+        depth=ONCE,
+        depth_pictures=4,
+        style_pictures=2,
+        stock_clips=1,
+        **dict.fromkeys(("camera_clips", "camera_steps", "style_steps", "word_steps", "adapter_steps"), 1),
     )
     first, *others = CAMERA_MOTIONS
     whole = [name for name in stages(config) if name not in CAMERA_MOTIONS]
@@ -36,7 +39,11 @@ def test_every_stage_leaves_what_the_next_one_loads(tmp_path: Path, monkeypatch:
 
     weights = finish(config)
     assert sm.load(weights / "motion" / "v3_toyworld_mm.safetensors", expect=sm.MotionModule).variant.name == "v3"
-    assert sm.load(weights / "motion-loras" / f"{first}.safetensors", expect=sm.MotionLora).weights
+    assert sm.load(brought_file("motion_loras", first, weights), expect=sm.MotionLora).weights
+    assert sm.load(brought_file("domain_adapter", "stock", weights), expect=sm.DomainAdapter).weights
+    assert sm.inspect(brought_file("loras", "neon", weights)).kind == "lora"
+    assert sm.inspect(brought_file("embeddings", "pal", weights)).words == ("<pal>",)
+    assert sm.inspect(brought_file("controls", "depth", weights)).kind == "controlnet"
     assert load_judge(weights)(torch.zeros(1, 3, 128, 128)).measures.shape == (1, 6)
     pipe = StableDiffusionPipeline.from_pretrained(weights)
     assert pipe("a red ball", num_inference_steps=1).images[0].size == (models.PICTURE_SIZE, models.PICTURE_SIZE)

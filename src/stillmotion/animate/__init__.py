@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stillmotion.animate.plan import Plan as Plan
     from stillmotion.animate.plan import make_plan as make_plan
     from stillmotion.animate.replay import plan_replay as plan_replay
+    from stillmotion.animate.replay import plan_resume as plan_resume
     from stillmotion.animate.replay import read_record as read_record
     from stillmotion.animate.replay import replay as replay
     from stillmotion.animate.session import Models as Models

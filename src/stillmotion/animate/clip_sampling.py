@@ -12,7 +12,7 @@ from stillmotion.animate.events import Cancel
 from stillmotion.animate.script import along, context_of
 from stillmotion.animate.session import Models
 from stillmotion.animate.steering import Steered
-from stillmotion.motion import Plugged
+from stillmotion.motion import NoiseSchedule, Plugged
 from stillmotion.sampling import (
     Context,
     Course,
@@ -58,24 +58,34 @@ class FramesInView:
 
 
 def sample_clip(
-    config: AnimateConfig, models: Models, steered: Steered, guidance: Guidance, view: FramesInView, cancel: Cancel
+    config: AnimateConfig,
+    models: Models,
+    steered: Steered,
+    guidance: Guidance,
+    view: FramesInView,
+    cancel: Cancel,
+    after: Step | None = None,
 ) -> Iterator[Step]:
     """Yield every step of one clip, and every window of it; steps count on over FreeInit's passes.
 
-    `config` is settled in everything. The latents of a clip in several windows stay on the CPU, in float32.
+    `config` is settled in everything. The latents of a clip in several windows stay on the CPU, in float32. The clip
+    begins, or goes on `after` a step that was yielded before: with that one, once more.
     """
     t2i, seed = models.t2i, config.seed or 0
     width, height = config.width or t2i.native_size, config.height or t2i.native_size
     shape = (int(t2i.vae.config.latent_channels), height // t2i.scale, width // t2i.scale)
-    schedule = models.motion.variant.noise_schedule.scheduler_kwargs()
+    schedule = _noise_schedule(config, models).scheduler_kwargs()
     first = clip_noise(seed, config.num_frames, shape, config.noise, context_of(config))
     if not view.is_long:
         first = first.to(t2i.device, t2i.unet.dtype)
     start = None if steered.start is None else steered.start.to(first)
     course = Course(start_from=start, denoise=config.denoise or 1.0, context=view.context, look=view.look)
     denoiser, latents = Denoiser(t2i.unet, steered.controls), first
-    for turn in range(config.freeinit_passes):
-        noise = first if turn == 0 else _again(config, latents, first, turn, Diffusion.from_config(schedule))
+    begin, stood = _pass_of(after, config.freeinit_passes)
+    for turn in range(begin, config.freeinit_passes):
+        anew = turn > begin  # of a pass that goes on, its noise does not matter any more
+        noise = _again(config, latents, first, turn, Diffusion.from_config(schedule)) if anew else first
+        course = replace(course, after=None if anew else stood)
         for step in sample(
             denoiser,
             make_sampler(config.sampler or SAMPLER, schedule, t2i.prediction_type),
@@ -88,6 +98,21 @@ def sample_clip(
         ):
             latents = step.latents
             yield replace(step, index=turn * step.total + step.index, total=config.freeinit_passes * step.total)
+
+
+def _noise_schedule(config: AnimateConfig, models: Models) -> NoiseSchedule:
+    """Return the motion module's own schedule, its curve another where the user says so."""
+    own = models.motion.variant.noise_schedule
+    return own if config.noise_schedule is None else replace(own, beta_schedule=config.noise_schedule)
+
+
+def _pass_of(after: Step | None, passes: int) -> tuple[int, Step | None]:
+    """Return in which of FreeInit's passes the step is, from 0, and the step as that pass counts."""
+    if after is None:
+        return 0, None
+    each = max(after.total // passes, 1)
+    turn = min((after.index - 1) // each, passes - 1)
+    return turn, replace(after, index=after.index - turn * each, total=each)
 
 
 def _again(config: AnimateConfig, clean: Latents, first: Latents, turn: int, diffusion: Diffusion) -> Latents:

@@ -158,6 +158,9 @@ class AnimateConfig(Config):
     sampler: SamplerName | None = None
     """How the noise is taken away, step by step; ddim by default, or what the motion module was made for."""
 
+    noise_schedule: Literal["linear", "scaled_linear"] | None = None
+    """How noise grows over the timesteps; by default as the motion module was trained, and any other costs quality."""
+
     seed: Annotated[int | None, Limits(as_text=True)] = None
     """Where the noise comes from, an integer of any size; drawn and recorded if not given."""
 
@@ -172,6 +175,9 @@ class AnimateConfig(Config):
 
     output_dir: Path | None = None
     """Where a folder for the run is made, outputs on the command line; without it the clip stays in memory."""
+
+    state_every: Annotated[float | None, Limits(minimum=0)] = 30.0
+    """Seconds of work after which the state is kept on disk again, for replay --resume; 0 keeps every step, none nothing."""
 
     decode_chunk: Annotated[int | None, Limits(minimum=1)] = None
     """How many frames the VAE decodes at once; by default as many as make one 512x512 picture."""

@@ -11,9 +11,11 @@ from stillmotion.animate.config import AnimateConfig
 from stillmotion.animate.events import Cancel, Event, Finished, Loaded, Started
 from stillmotion.animate.guidance import guidance_of
 from stillmotion.animate.plan import Plan, make_plan
+from stillmotion.animate.record import begin
 from stillmotion.animate.script import context_of
 from stillmotion.animate.session import Session
 from stillmotion.animate.steering import steer
+from stillmotion.animate.unfinished import Unfinished
 from stillmotion.devices import device_name
 from stillmotion.errors import ConfigError, StillmotionError
 
@@ -37,7 +39,7 @@ def animate(
         ConfigError: A value is out of range or names nothing that exists.
         FileError: A file is missing, damaged, not what its field asks for, or the output cannot be written.
         MismatchError: Two parts do not fit.
-        Cancelled: `cancel` said so. Nothing half-written is left.
+        Cancelled: `cancel` said so. Nothing half-written is left, unless what it takes to go on (`config.state_every`).
     """
     if config.num_clips != 1:
         raise ConfigError(f"num_clips: sm.animate makes one clip, got {config.num_clips}; use sm.animation for several")
@@ -59,7 +61,8 @@ def animation(
     """Check the job now, and return the iterator that does it: `Started`, `Loaded`, then every clip's events.
 
     Clip i of `num_clips` has the seed `seed + i` and is the clip that this seed gives alone. Each is whole, in its own
-    run folder, when its `Finished` comes; ending the iteration early keeps those and leaves nothing of the one at work.
+    run folder, when its `Finished` comes; ending the iteration early keeps those, and of the one at work nothing but what
+    it takes to go on with it (`plan_resume`), once the job has worked for `config.state_every` seconds.
     `keep_frames=False` keeps no pixels in memory, for long clips that are written. Arguments and errors as `animate`.
     """
     return run(make_plan(config), cancel=cancel, session=session, keep_frames=keep_frames)
@@ -97,20 +100,28 @@ def _events(plan: Plan, cancel: Cancel, session: Session | None, keep_frames: bo
             told = {"clip_skip": config.clip_skip, "height": config.height or 0, "width": config.width or 0}
             guidance = guidance_of(config, lambda texts: models.t2i.text(texts, **told))
         yield Loaded(config=config, seconds=clock.seconds["load"], notes=tuple(models.t2i.report))
-        for index in range(config.num_clips):
-            work = ClipWork(
-                # The clip's own config: replaying it gives this clip alone.
-                config=config.replace(seed=(config.seed or 0) + index, num_clips=1),
-                t2i=models.t2i,
-                files=models.files,
-                device=device,
-                clock=clock.fork(),
-                index=index,
-                num_clips=config.num_clips,
-                keep_frames=keep_frames,
-            )
-            view = FramesInView(work.config, plugged)
-            yield from work.events(sample_clip(work.config, models, steered, guidance, view, cancel), cancel)
+        unfinished = Unfinished(config, begin(config, models.files, device, models.t2i.report), plan.interrupted)
+        with unfinished.kept():
+            for index in range(unfinished.num_finished, config.num_clips):
+                after = unfinished.begin()
+                work = ClipWork(
+                    # The clip's own config: replaying it gives this clip alone.
+                    config=config.replace(seed=(config.seed or 0) + index, num_clips=1),
+                    t2i=models.t2i,
+                    files=models.files,
+                    device=device,
+                    clock=clock.fork(),
+                    index=index,
+                    num_clips=config.num_clips,
+                    keep_frames=keep_frames,
+                    record={"resumed_after_step": after.index} if after else {},
+                )
+                view = FramesInView(work.config, plugged)
+                steps = sample_clip(work.config, models, steered, guidance, view, cancel, after)
+                for event in work.events(unfinished.watched(steps), cancel):
+                    if isinstance(event, Finished):
+                        unfinished.finished(event.clip.folder)
+                    yield event
 
 
 def _never() -> bool:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillmotion.animate.config import AnimateConfig
+from stillmotion.animate.named import file_said
 from stillmotion.checkpoints import FileInfo
 from stillmotion.config import AdapterFile, EmbeddingFile
 from stillmotion.errors import ConfigError, FileError
@@ -45,7 +46,9 @@ class Lessons:
         return cls(
             embeddings=tuple(file for _, file in _embeddings(config)),
             custom_diffusion=tuple(file for file in config.custom_diffusion if file.strength),
-            loras=tuple(file for file in config.loras if file.strength),
+            loras=tuple(
+                replace(file, path=file_said(config, "loras", file.path)) for file in config.loras if file.strength
+            ),
             partial=config.allow_partial,
         )
 
@@ -108,8 +111,9 @@ def notes_on_words(
 
 def _embeddings(config: AnimateConfig) -> Iterator[tuple[str, EmbeddingFile]]:
     """Yield every textual inversion with its role; behind a positive half of DreamArtist's the negative one beside it."""
-    given = {Path(file.path).expanduser() for file in config.embeddings}
-    for index, file in enumerate(config.embeddings):
+    files = [replace(file, path=file_said(config, "embeddings", file.path)) for file in config.embeddings]
+    given = {Path(file.path).expanduser() for file in files}
+    for index, file in enumerate(files):
         role, path = f"embeddings.{index}", Path(file.path).expanduser()
         yield role, file
         negative = negative_half(path)

@@ -8,14 +8,14 @@ from typing import Any
 
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
 from stillmotion.animate.lessons import check_partial, lessons_of
+from stillmotion.animate.named import file_said
 from stillmotion.checkpoints import FileInfo, inspect
 from stillmotion.checkpoints.recognition import TEXT_WIDTHS, UNREAD_KIN
 from stillmotion.config import AdapterFile, ControlFile
-from stillmotion.data import CAMERA_MOTIONS
 from stillmotion.errors import ConfigError, FileError, MismatchError
 from stillmotion.motion import ARCHITECTURES, VARIANTS, Variant
 from stillmotion.t2i.naming import named_model
-from stillmotion.toyworld import motion_file, motion_lora_file, weights_folder
+from stillmotion.toyworld import motion_file, weights_folder
 
 # What each field takes: the kinds of file that can be it, and what to call it. A LoRA of attention layers alone and a
 # domain adapter are built alike, and some names do not tell which is meant: the field does.
@@ -39,20 +39,20 @@ _HOME = {kinds[0]: field for field, (kinds, _) in _WANTED.items()} | dict.fromke
 def adapters_of(config: AnimateConfig) -> list[tuple[str, AdapterFile]]:
     """Return every adapter of a job with its role: `loras.0`, `motion_loras.0`, `domain_adapter`.
 
-    A camera motion's name, "zoom-in", stands for the MotionLoRA of it that the toyworld brings.
+    Names of what the toyworld brings are told as its files.
     """
-    named = CAMERA_MOTIONS if config.model == TOYWORLD and config.motion is None else ()
     found = [(f"loras.{index}", adapter) for index, adapter in enumerate(config.loras)]
-    for index, adapter in enumerate(config.motion_loras):
-        is_embedded = adapter.path in named and not Path(adapter.path).exists()
-        path = str(motion_lora_file(adapter.path)) if is_embedded else adapter.path
-        found.append((f"motion_loras.{index}", replace(adapter, path=path)))
-    return found + ([("domain_adapter", config.domain_adapter)] if config.domain_adapter else [])
+    found += [(f"motion_loras.{index}", adapter) for index, adapter in enumerate(config.motion_loras)]
+    found += [("domain_adapter", config.domain_adapter)] if config.domain_adapter else []
+    return [
+        (role, replace(adapter, path=file_said(config, role.partition(".")[0], adapter.path))) for role, adapter in found
+    ]
 
 
 def controls_of(config: AnimateConfig) -> list[tuple[str, ControlFile]]:
     """Return every control of a job with its role: `controls.0`."""
-    return [(f"controls.{index}", control) for index, control in enumerate(config.controls)]
+    found = [replace(control, path=file_said(config, "controls", control.path)) for control in config.controls]
+    return [(f"controls.{index}", control) for index, control in enumerate(found)]
 
 
 def told_path(path: str) -> str:

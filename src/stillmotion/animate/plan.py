@@ -22,6 +22,7 @@ from stillmotion.animate.model_files import (
 )
 from stillmotion.animate.script import CONTEXT_LENGTH, context_of, negatives_of, prompts_of
 from stillmotion.animate.steps import with_sampling
+from stillmotion.animate.unfinished import Interrupted
 from stillmotion.checkpoints import FileInfo
 from stillmotion.devices import choose_device, choose_dtype
 from stillmotion.errors import ConfigError, FileError
@@ -47,6 +48,8 @@ class Plan:
     """What the user should know."""
     inputs: Inputs = field(default_factory=Inputs)
     """The pictures and videos that it reads."""
+    interrupted: Interrupted | None = None
+    """Where the job stands, if it goes on."""
     expected: Mapping[str, str] = field(default_factory=dict)
     """The sha256 that each model file must have, by role and name (`replay`); nothing is expected of other files."""
 

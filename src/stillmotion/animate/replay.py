@@ -14,6 +14,7 @@ from stillmotion.animate.job import run
 from stillmotion.animate.plan import Plan, make_plan
 from stillmotion.animate.record import SCHEMA, versions
 from stillmotion.animate.session import Session
+from stillmotion.animate.unfinished import SUFFIX, find_interrupted
 from stillmotion.config import with_overrides
 from stillmotion.data import read_metadata
 from stillmotion.errors import ConfigError, FileError, StillmotionError
@@ -65,6 +66,43 @@ def plan_replay(
 ) -> Plan:
     """Return the checked plan of a replay, for `run`; arguments and errors as `replay`."""
     found = read_record(source)
+    if "unfinished" in found:
+        raise FileError(f"{source}: this run was interrupted; `stillmotion replay --resume` goes on with it.")
+    config = _config_of(source, found, overrides).replace(output_dir=output_dir)
+    return _planned(found, config, allow_changed_models=allow_changed_models)
+
+
+def plan_resume(source: str | os.PathLike[str], *, allow_changed_models: bool = False) -> Plan:
+    """Return the checked plan, for `run`, of what is left of a job that was interrupted.
+
+    It goes on after the step that was kept last, in the folder where it began; on the machine that began it, with the
+    same packages, every frame is the same to the bit as if it had never stopped.
+
+    Args:
+        source: The folder that it left, whose name ends in `.unfinished`, or the `run.json` in it.
+        allow_changed_models: Go on where a model file is not the one that the job began with.
+
+    Raises:
+        FileError: `source` is no run, or one that is finished; or its state is damaged.
+        MismatchError: The state belongs to another job than the record, or a model file has changed.
+        ConfigError: The record does not make a valid config.
+    """
+    path = Path(source)
+    if path.is_dir() and not (path / "run.json").is_file():
+        raise FileError(
+            f"{source}: this folder is no run: there is no run.json in it. Give the one that ends in {SUFFIX}."
+        )
+    found = read_record(path)
+    config = _config_of(source, found)
+    interrupted = find_interrupted(path, found, config)
+    config = config.replace(output_dir=interrupted.folder.parent)
+    return replace(_planned(found, config, allow_changed_models=allow_changed_models), interrupted=interrupted)
+
+
+def _config_of(
+    source: str | os.PathLike[str], found: Mapping[str, Any], overrides: Iterable[str] = ()
+) -> AnimateConfig:
+    """Return the config of a record."""
     if baseline := found.get("baseline"):
         raise FileError(
             f"{source}: this clip was made by a baseline; `stillmotion baseline {baseline} --config` takes its record."
@@ -73,9 +111,12 @@ def plan_replay(
     if not isinstance(mapping, dict):
         raise FileError(f"{source}: the record holds no config; it was not written by stillmotion animate.")
     try:
-        config = AnimateConfig.from_dict(with_overrides(mapping, overrides)).replace(output_dir=output_dir)
+        return AnimateConfig.from_dict(with_overrides(mapping, overrides))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def _planned(found: Mapping[str, Any], config: AnimateConfig, *, allow_changed_models: bool) -> Plan:
     plan = make_plan(config, expected={} if allow_changed_models else _expected(found))
     return replace(plan, notes=(*plan.notes, *_differences(found)))
 

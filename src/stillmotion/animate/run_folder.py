@@ -19,8 +19,7 @@ class RunFolder:
     """A folder that appears as `<date>-<time>-<words of the prompt>-<seed>`, or not at all."""
 
     def __init__(self, output_dir: Path, prompt: str, seed: int) -> None:
-        now = dt.datetime.now().strftime("%Y%m%d-%H%M%S")  # noqa: DTZ005  # names are in the user's own time
-        self._name = f"{now}-{slug(prompt)}-{str(seed)[:_LONGEST_SEED]}"
+        self._name = run_name(prompt, seed)
         self._output_dir, self._is_new = output_dir, not output_dir.exists()
         self._partial = output_dir / f".{uuid.uuid4().hex[:12]}.partial"
         try:
@@ -61,6 +60,12 @@ class RunFolder:
                 if not target.exists():
                     raise
         raise FileError(f"output_dir: {self._output_dir} has ten thousand runs called {self._name}.")
+
+
+def run_name(prompt: str, seed: int) -> str:
+    """Return `<date>-<time>-<words of the prompt>-<seed>`."""
+    now = dt.datetime.now().strftime("%Y%m%d-%H%M%S")  # noqa: DTZ005  # names are in the user's own time
+    return f"{now}-{slug(prompt)}-{str(seed)[:_LONGEST_SEED]}"
 
 
 def slug(prompt: str) -> str:

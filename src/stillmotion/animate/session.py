@@ -194,7 +194,7 @@ def _input_files(plan: Plan) -> Iterator[ModelFile]:
         yield ModelFile(
             role=role,
             name=Path(control.path).name,
-            path=control.path,
+            path=told_path(control.path),
             sha256=info.sha256 or "",
             kind=str(info),
             strength=control.strength,

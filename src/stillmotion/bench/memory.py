@@ -1,6 +1,5 @@
 """The peak memory of a training step, without and with gradient checkpointing, each in a process of its own."""
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from torch import nn
 from stillmotion.allocator import keep_freed_memory
 from stillmotion.bench.cached_loop import cached_steps
 from stillmotion.bench.models import make_motion, make_t2i
+from stillmotion.bench.resident import forget_peak, peak
 from stillmotion.bench.shape import TrainShape
 from stillmotion.errors import StillmotionError
 from stillmotion.motion import MotionLora, plug
@@ -68,11 +68,11 @@ def _measured(shape: TrainShape, cache: Path, num_threads: int, *, checkpointing
         parts = (t2i.unet, t2i.vae, t2i.text_encoder)
         weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
         steps = cached_steps(shape, t2i, factors, cache, cache / "run", _NUM_STEPS)
-        _forget_peak()
-        before = _peak()
+        forget_peak()
+        before = peak()
         for _ in range(_NUM_STEPS):
             next(steps)
-        return StepMemory(peak=_peak(), before=before, weights=weights)
+        return StepMemory(peak=peak(), before=before, weights=weights)
 
 
 @contextmanager
@@ -85,26 +85,3 @@ def _factors(unet: UNet2DConditionModel) -> Iterator[nn.Module]:
         yield nn.ParameterList(p.requires_grad_(True) for p in applied.parameters().values())
     finally:
         applied.remove()
-
-
-def _forget_peak() -> None:
-    """Let the peak begin anew from what is held now, where the system can: making the models may have held more."""
-    if sys.platform == "linux":
-        try:
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:
-            return  # then the peak since the start counts
-
-
-def _peak() -> int:
-    """Return the most resident memory that this process has held, in bytes."""
-    if sys.platform == "linux":
-        # `ru_maxrss` of a process begins with that of the one which started it, and that may have been larger.
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-    if sys.platform == "win32":
-        raise StillmotionError("Peak memory cannot be measured on this system; leave memory out.")
-    import resource  # noqa: PLC0415  # there is none on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from stillmotion.claims import cameras, moving
+from stillmotion.claims import architectures, artefacts, cameras, moving, personal, rivals, schedules, sizes, steering
 from stillmotion.claims.finding import Claim
 
-CLAIMS: Mapping[str, Claim] = {claim.name: claim for claim in (moving.CLAIM, cameras.CLAIM)}
+_IN_ORDER = (moving, personal, artefacts, cameras, architectures, rivals, steering, schedules, sizes)
+CLAIMS: Mapping[str, Claim] = {room.CLAIM.name: room.CLAIM for room in _IN_ORDER}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillmotion.evaluation import interval_of
+from stillmotion.toyworld import brought_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,14 @@ class Figure:
     """What the mean must reach for the claim to hold; None where nothing is asked of it."""
     at_most: float | None = None
     """What it must not exceed."""
+    surely_above: float | None = None
+    """What the whole interval of the mean must lie above."""
+    surely_below: float | None = None
+    """What the whole interval must lie below."""
     as_share: bool = False
     """Whether it is told in per cent."""
+    scale: str = ""
+    """Figures of the same scale are drawn on it together; a share is drawn from 0 to 1, any other on a scale of its own."""
 
     @property
     def mean(self) -> float:
@@ -35,15 +42,33 @@ class Figure:
 
     @property
     def holds(self) -> bool:
-        """Return whether the mean is what is asked of it."""
+        """Return whether the mean, and where that is asked its interval, is what is asked of it."""
         enough = self.at_least is None or self.mean >= self.at_least
-        return enough and (self.at_most is None or self.mean <= self.at_most)
+        return enough and (self.at_most is None or self.mean <= self.at_most) and self._surely
+
+    @property
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        """Return what is asked of it: (in words, the number), for each thing asked."""
+        limits = (
+            ("at least", self.at_least),
+            ("at most", self.at_most),
+            ("interval above", self.surely_above),
+            ("interval below", self.surely_below),
+        )
+        return tuple((word, limit) for word, limit in limits if limit is not None)
 
     @property
     def wanted(self) -> str:
         """Return what is asked of it, in words; empty where nothing is."""
-        limits = [("at least", self.at_least), ("at most", self.at_most)]
-        return ", ".join(f"{word} {self.told(limit)}" for word, limit in limits if limit is not None)
+        return ", ".join(f"{word} {self.told(limit)}" for word, limit in self.limits)
+
+    @property
+    def _surely(self) -> bool:
+        if self.surely_above is None and self.surely_below is None:
+            return True
+        low, high = self.interval or (-math.inf, math.inf)  # one clip alone makes nothing sure
+        above = self.surely_above is None or low > self.surely_above
+        return above and (self.surely_below is None or high < self.surely_below)
 
     def told(self, value: float) -> str:
         """Return a value of this figure as it is written."""
@@ -52,10 +77,12 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One clip of a claim is made and measured."""
+    """One clip of a claim is made and measured, or one step of what is trained for it done."""
 
     done: int
     total: int
+    what: str = ""
+    """What is done where it is not clips: training neon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +111,22 @@ class Budget:
     """Denoising steps of every clip."""
     sheets: Path | None = None
     """Where each clip's contact sheet is written, to look at."""
+    retrain: bool = False
+    """Whether what was trained for a claim, and ships, is trained anew."""
+    folder: Path = Path("runs/claims")
+    """Where what is trained on the way is kept; a run in it goes on."""
 
     def of(self, count: int) -> int:
         """Return how many of `count` clips are made, at least two."""
         return max(2, round(self.share * count))
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A trained file, by the field of a job that takes it and its name, which is that of its stage in the recipe."""
+
+    field: str
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,5 +143,10 @@ class Claim:
     """Where the paper says it."""
     measure: Callable[[Budget], Iterator[Progress | Finding]]
     """Yields progress, and at last the finding."""
-    require: Callable[[], None] = lambda: None
-    """Raises `FileError` where the weights that it needs are not there."""
+    needed: tuple[Needed, ...] = ()
+    """What was trained for it."""
+
+    def require(self) -> None:
+        """Raise `FileError` where the weights do not hold what was trained for it."""
+        for needed in self.needed:
+            brought_file(needed.field, needed.name)

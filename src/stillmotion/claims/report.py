@@ -4,20 +4,31 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 
 from stillmotion.claims.all_claims import CLAIMS
 from stillmotion.claims.finding import Figure, Finding
+from stillmotion.claims.plot import plot
 
 _HEAD = """# The paper's claims, measured
 
 Written by `stillmotion claims --write docs/claims.md`. Every clip is made by the embedded toyworld, where what is true is
 known. A share is told with the 95 % bootstrap interval of its mean over the clips; a claim holds when every figure is what
-is wanted of it.
+is wanted of it. Where an interval is asked to lie above or below a number, chance alone would seldom bring that about.
 """
 
 
-def report(found: Mapping[str, tuple[Finding, float]]) -> str:
-    """Return the report of findings by claim, each with the seconds that it took."""
+def write_report(found: Mapping[str, tuple[Finding, float]], file: Path) -> None:
+    """Write the report to `file`, and each claim's plot into a folder beside it that is named as the file is."""
+    plots = file.with_suffix("")
+    plots.mkdir(exist_ok=True)
+    for name, (finding, _) in found.items():
+        (plots / f"{name}.svg").write_text(plot(name, finding), encoding="utf-8")
+    file.write_text(report(found, plots=plots.name), encoding="utf-8")
+
+
+def report(found: Mapping[str, tuple[Finding, float]], *, plots: str = "") -> str:
+    """Return the report of findings by claim, each with the seconds that it took; `plots` is the folder of its plots."""
     lines = [_HEAD, "| claim | holds | minutes |", "| --- | --- | --- |"]
     for name, (finding, seconds) in found.items():
         lines.append(f"| {name} {CLAIMS[name].sentence} | {_said(finding)} | {seconds / 60:.1f} |")
@@ -26,6 +37,7 @@ def report(found: Mapping[str, tuple[Finding, float]]) -> str:
         lines += ["", f"## {name}: {claim.sentence}", "", f"{claim.measured} The paper: {claim.where}.", ""]
         lines += ["| figure | mean | 95 % interval | clips | wanted |", "| --- | --- | --- | --- | --- |"]
         lines += ["| " + " | ".join(row(figure)) + " |" for figure in finding.figures]
+        lines += ["", f"![{name}: means, intervals and what is wanted]({plots}/{name}.svg)"] if plots else []
         lines += ["", finding.note] if finding.note else []
     minutes = sum(seconds for _, seconds in found.values()) / 60
     machine = f"{os.cpu_count()} cores ({platform.machine()})"

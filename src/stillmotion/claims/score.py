@@ -52,6 +52,12 @@ def drawn_scenes(count: int, seed: int) -> list[Scene]:
     return [draw_scene(generator(seed, "score", index), motions=MOTIONS) for index in range(count)]
 
 
+def drawn_frames(scene: Scene, seed: int, index: int = 0) -> Frames:
+    """Return the drawn truth of a scene, as a clip's bytes."""
+    drawn = draw_clips([scene], seed=seed, indices=[index]).pixels[0]
+    return ((drawn + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
+
+
 def read_clip(judge: Judge, frames: Frames, scene: Scene) -> Verdict:
     """Return the judge's verdict on one clip."""
     pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
@@ -82,8 +88,7 @@ def score_truth(*, count: int = 200, seed: int = 7, judge_folder: Path | None = 
     """Judge drawn clips, of which all is known: what the judge itself gets right."""
     judge = load_judge(judge_folder)
     for index, scene in enumerate(drawn_scenes(count, seed)):
-        drawn = draw_clips([scene], seed=seed, indices=[index]).pixels[0]
-        frames = ((drawn + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
+        frames = drawn_frames(scene, seed, index)
         yield Scored(caption=scene.caption, seed=index, verdict=read_clip(judge, frames, scene), frames=frames)
 
 

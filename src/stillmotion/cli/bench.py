@@ -1,4 +1,6 @@
-"""`bench step`, `bench plug` and `bench train`: timings against others' ways of doing the same, on this machine."""
+"""`bench step`, `bench plug` and `bench train`: timings against others' ways of doing the same, on this machine; `bench
+long`: long clips against short ones.
+"""
 
 import argparse
 import statistics
@@ -10,7 +12,7 @@ from stillmotion.cli.verb import Verb
 from stillmotion.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stillmotion.bench import TrainTiming
+    from stillmotion.bench import ClipCost, TrainTiming
 
 SIZES = ("sd15", "half", "tiny")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -155,6 +157,54 @@ def _shape_of(timing: "TrainTiming") -> str:
     return f"{clips}, {shape.pixels}x{shape.pixels}, {shape.dtype}, {timing.num_threads} threads"
 
 
+def _long_arguments(parser: Parser) -> None:
+    parser.add_argument("--short", type=int, default=64, metavar="N", help="Frames of the short clip. [64]")
+    parser.add_argument("--long", type=int, default=1024, metavar="N", help="Frames of the long clip. [1024]")
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="Denoising steps of both. [4]")
+    parser.add_argument("--window", type=int, default=16, metavar="N", help="Frames of a window. [16]")
+    parser.add_argument("--threads", type=int, metavar="N", help="Threads; PyTorch's own number by default.")
+
+
+def _long(arguments: argparse.Namespace, screen: Screen) -> int:
+    from stillmotion.bench import LongShape, bench_long
+
+    shape = LongShape(short=arguments.short, long=arguments.long, steps=arguments.steps, window=arguments.window)
+    screen.note(f"making {shape.short} frames, then {shape.long}, each in a process of its own …")
+    timing = bench_long(shape, num_threads=arguments.threads)
+    short, long = timing.short, timing.long
+    grown = (long.peak - short.peak) / (long.latents - short.latents)
+    screen.facts(
+        [
+            (
+                "clips",
+                f"toyworld, 128x128, {shape.steps} steps, windows of {shape.window}, {timing.num_threads} threads",
+            ),
+            *((f"{cost.num_frames} frames", _cost_facts(cost)) for cost in (short, long)),
+            ("memory", f"{long.peak / short.peak:.3f} of the short clip's at the peak"),
+            ("grown by", f"{(long.peak - short.peak) / 1e6:.1f} MB, {grown:.1f} times what the latents grew by"),
+            ("time", f"{long.seconds_per_frame / short.seconds_per_frame:.3f} of the short clip's per frame"),
+            ("overlap", f"{long.seen / short.seen:.3f} of the short clip's UNet passes per frame, which windows cost"),
+            *((f"seams {cost.num_frames}", _seam_facts(cost)) for cost in (short, long)),
+        ]
+    )
+    return 0
+
+
+def _cost_facts(cost: "ClipCost") -> str:
+    return (
+        f"{cost.peak / 1e6:.1f} MB at the peak, {cost.latents / 1e6:.2f} MB of it latents; {cost.seconds_per_frame:.4f} s a "
+        f"frame, each seen {cost.seen:.3f} times a step"
+    )
+
+
+def _seam_facts(cost: "ClipCost") -> str:
+    if cost.jump_at_borders is None or cost.jump_elsewhere is None:
+        return "too few frames, or no window border among them"
+    jumps = f"{cost.jump_at_borders:.4f} % of the side at window borders, {cost.jump_elsewhere:.4f} % elsewhere"
+    ratio = "" if cost.jump_ratio is None else f": {cost.jump_ratio:.3f} times"
+    return f"flow jumps by {jumps}{ratio}"
+
+
 VERBS = {
     "bench step": Verb(
         description="Time a denoising step against diffusers' UNetMotionModel: same weights, dtype and threads, run "
@@ -175,5 +225,14 @@ VERBS = {
         "MotionLoRA's, whose gradients and moments are small, so that activations are what is measured.",
         add_arguments=_train_arguments,
         run=_train,
+    ),
+    "bench long": Verb(
+        description="Make a short and a long clip of the toyworld at 128x128, each in a process of its own, and compare the "
+        "peak of resident memory, the time per frame, and the mean flow jump where windows begin or end with that elsewhere. "
+        "A flow jump is how far the flow from a frame to the next is from the mean of the flows before and after it."
+        "\n\nWhat grows with a clip are its latents: those of all frames are kept, the UNet sees one window of them at a "
+        "time, and decoded frames go straight to the writers.",
+        add_arguments=_long_arguments,
+        run=_long,
     ),
 }

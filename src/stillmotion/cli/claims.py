@@ -22,13 +22,24 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument(
         "--sheets", type=Path, metavar="FOLDER", help="Write each clip's contact sheet here, to look at."
     )
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="Write the report here, too.")
+    parser.add_argument(
+        "--retrain", action="store_true", help="Train anew what ships for the claims: adapters, styles, the ControlNet."
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/claims"),
+        metavar="FOLDER",
+        help="Where what is trained on the way is kept; a run in it goes on. [runs/claims]",
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE.md", help="Write the report here, and its plots beside.")
 
 
 def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.claims.all_claims import CLAIMS
+    from stillmotion.claims.brought import measuring
     from stillmotion.claims.finding import Budget, Finding
-    from stillmotion.claims.report import report, row
+    from stillmotion.claims.report import row, write_report
     from stillmotion.errors import ConfigError
     from stillmotion.t2i.quiet import hide_loading_bars
 
@@ -38,20 +49,28 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         raise ConfigError(f"--share: expected a number above 0 and up to 1, got {arguments.share}")
     if arguments.write is not None and not arguments.write.absolute().parent.is_dir():
         raise ConfigError(f"--write: there is no folder {arguments.write.absolute().parent}; make it first")
-    chosen = [name.upper() for name in arguments.names] or _measurable(screen)
-    for name in chosen:
+    if arguments.write is not None and not arguments.write.suffix:
+        raise ConfigError(f"--write: expected a file that ends in .md, got {arguments.write}")
+    chosen = [name.upper() for name in arguments.names] or _measurable(screen, retrain=arguments.retrain)
+    for name in [] if arguments.retrain else chosen:
         CLAIMS[name].require()
     hide_loading_bars()
-    budget = Budget(share=arguments.share, seed=arguments.seed, sheets=arguments.sheets)
+    budget = Budget(
+        share=arguments.share,
+        seed=arguments.seed,
+        sheets=arguments.sheets,
+        retrain=arguments.retrain,
+        folder=arguments.folder,
+    )
     found: dict[str, tuple[Finding, float]] = {}
     with screen.progress() as progress:
         for name in chosen:
             began = time.perf_counter()
-            for told in CLAIMS[name].measure(budget):
+            for told in measuring(CLAIMS[name], budget):
                 if isinstance(told, Finding):
                     found[name] = (told, time.perf_counter() - began)
                 else:
-                    progress.show(name, told.done, told.total)
+                    progress.show(f"{name} {told.what}".rstrip(), told.done, told.total)
     for name, (finding, seconds) in found.items():
         screen.note(f"{name}: {CLAIMS[name].sentence} ({seconds / 60:.1f} minutes)")
         screen.table(
@@ -59,19 +78,20 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         )
         screen.note(f"{name} {'holds' if finding.holds else 'does not hold'}. {finding.note}".rstrip())
     if arguments.write is not None:
-        arguments.write.write_text(report(found), encoding="utf-8")
+        write_report(found, arguments.write)
     return 0 if all(finding.holds for finding, _ in found.values()) else 1
 
 
-def _measurable(screen: Screen) -> list[str]:
-    """Return the claims whose weights are here; say which are left out and why."""
+def _measurable(screen: Screen, *, retrain: bool) -> list[str]:
+    """Return the claims whose weights are here, or all where they are trained anew; say which are left out and why."""
     from stillmotion.claims.all_claims import CLAIMS
     from stillmotion.errors import FileError
 
-    found = []
+    found: list[str] = []
     for name, claim in CLAIMS.items():
         try:
-            claim.require()
+            if not retrain:
+                claim.require()
             found.append(name)
         except FileError as error:
             screen.note(f"{name} is left out: {error}")

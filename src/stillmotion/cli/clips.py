@@ -51,8 +51,8 @@ GROUPS = {
         "freeinit_spatial",
         "freeinit_temporal",
     ],
-    "sampling": ["num_inference_steps", "guidance_scale", "sampler"],
-    "output": ["output_dir", "formats"],
+    "sampling": ["num_inference_steps", "guidance_scale", "sampler", "noise_schedule"],
+    "output": ["output_dir", "formats", "state_every"],
     "machine": ["device", "dtype", "decode_chunk"],
 }
 SHORTS = {
@@ -175,8 +175,11 @@ def _replay_arguments(parser: Parser) -> None:
     parser.add_argument(
         "source", metavar="RUN", help="A run.json, the folder that holds it, or a clip with its record inside."
     )
+    parser.add_argument("-o", "--output-dir", metavar="PATH", type=Path, help="Where a folder is made. [outputs]")
     parser.add_argument(
-        "-o", "--output-dir", metavar="PATH", type=Path, default=OUTPUT_DIR, help="Where a folder is made. [outputs]"
+        "--resume",
+        action="store_true",
+        help="Go on with a run that was interrupted, from its folder that ends in .unfinished, as if it had never stopped.",
     )
     parser.add_argument(
         "--set",
@@ -192,15 +195,31 @@ def _replay_arguments(parser: Parser) -> None:
 
 def _replay(arguments: argparse.Namespace, screen: Screen) -> int:
     _hide_other_bars()
+    if arguments.resume:
+        return _resume(arguments, screen)
     with screen.progress() as progress, ctrl_c() as pressed:
         sm.replay(
             arguments.source,
-            output_dir=arguments.output_dir,
+            output_dir=arguments.output_dir or OUTPUT_DIR,
             overrides=arguments.set,
             allow_changed_models=arguments.allow_changed_models,
             progress=ClipView(screen, progress).show,
             cancel=pressed,
         )
+    return 0
+
+
+def _resume(arguments: argparse.Namespace, screen: Screen) -> int:
+    from stillmotion.animate import plan_resume, run
+
+    given = [flag for flag, value in (("--output-dir", arguments.output_dir), ("--set", arguments.set)) if value]
+    if given:
+        raise sm.ConfigError(f"{given[0]}: a run that goes on stays where and as it began; leave it out, or --resume")
+    plan = plan_resume(arguments.source, allow_changed_models=arguments.allow_changed_models)
+    with screen.progress() as progress, ctrl_c() as pressed:
+        view = ClipView(screen, progress)
+        for event in run(plan, cancel=pressed, keep_frames=False):
+            view.show(event)
     return 0
 
 
@@ -213,7 +232,7 @@ VERBS = {
     ),
     "replay": Verb(
         description="Make a clip again from the record of its run. On the machine that made it every frame is the same "
-        "to the bit.",
+        "to the bit. With --resume, go on with a run that was interrupted.",
         add_arguments=_replay_arguments,
         run=_replay,
     ),

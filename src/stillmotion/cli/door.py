@@ -50,6 +50,7 @@ VERBS = {
     "bench step": Entry("stillmotion.cli.bench", "Time a denoising step against diffusers' motion UNet."),
     "bench plug": Entry("stillmotion.cli.bench", "Time plugging in against building diffusers' motion UNet."),
     "bench train": Entry("stillmotion.cli.bench", "Time a training step on cached latents against encoding each step."),
+    "bench long": Entry("stillmotion.cli.bench", "Measure a long clip's memory, time and seams against a short one's."),
 }
 
 

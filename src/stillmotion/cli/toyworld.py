@@ -2,11 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stillmotion.cli.parsing import Parser
 from stillmotion.cli.screen import Screen
 from stillmotion.cli.verb import Verb
 from stillmotion.config import from_dict, read_yaml, with_overrides
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 
 def _draw_arguments(parser: Parser) -> None:
@@ -15,16 +20,24 @@ def _draw_arguments(parser: Parser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("drawn.gif"), metavar="PATH", help="The clip to write. [drawn.gif]"
     )
+    parser.add_argument(
+        "--depth", type=Path, metavar="PATH", help="Write its depth here too, as a ControlNet for depth reads it."
+    )
 
 
 def _draw(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.data import write_clip
-    from stillmotion.toyworld.language import parse
-    from stillmotion.toyworld.world import draw_clips
+    from stillmotion.toyworld import draw_clips, parse
+    from stillmotion.toyworld.drawing import draw_depth
+
+    def frames(pixels: "Tensor") -> "np.ndarray":
+        return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().movedim(1, -1).contiguous().numpy()
 
     drawn = draw_clips([parse(arguments.caption)], seed=arguments.seed, indices=[0])
-    frames = ((drawn.pixels[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).contiguous().numpy()
-    screen.result(str(write_clip(frames, arguments.output, 8).path))
+    screen.result(str(write_clip(frames(drawn.pixels[0].movedim(0, 1)), arguments.output, 8).path))
+    if arguments.depth is not None:
+        depth = draw_depth(drawn.look, drawn.poses)
+        screen.result(str(write_clip(frames(depth), arguments.depth, 8).path))
     return 0
 
 
@@ -39,7 +52,7 @@ def _train_arguments(parser: Parser) -> None:
 
 
 def _train(arguments: argparse.Namespace, screen: Screen) -> int:
-    from stillmotion.claims.recipe import RecipeConfig, cook, finish, stages
+    from stillmotion.claims.recipe import RecipeConfig, ablations, cook, finish, stages
     from stillmotion.config import to_dict
     from stillmotion.errors import ConfigError
 
@@ -49,8 +62,9 @@ def _train(arguments: argparse.Namespace, screen: Screen) -> int:
     whole = with_overrides({**to_dict(RecipeConfig()), **written}, arguments.set)
     config = from_dict(RecipeConfig, {**whole, **flags})
     known = stages(config)
-    if arguments.only not in (None, *known):
-        raise ConfigError(f"--only: expected one of {', '.join(known)}, got {arguments.only!r}")
+    named = [*known, *ablations(config)]
+    if arguments.only not in (None, *named):
+        raise ConfigError(f"--only: expected one of {', '.join(named)}, got {arguments.only!r}")
     with screen.progress() as progress:
         for step in cook(config, only=arguments.only):
             progress.show(step.stage, step.done.step, step.done.num_steps, f"loss {step.done.loss:.4f}")
@@ -106,7 +120,8 @@ VERBS = {
         run=_draw,
     ),
     "toyworld train": Verb(
-        description="Train the toyworld's models anew: VAE, CLIP pair, base model, judge and motion module. Each stage "
+        description="Train the toyworld's models anew: VAE, CLIP pair, base model, judge, motion module, and what is "
+        "trained over them: the ControlNet, MotionLoRAs, a style, a word, the domain adapter. Each stage "
         "goes on from its newest checkpoint, so it can be stopped and started again at any moment.",
         add_arguments=_train_arguments,
         run=_train,

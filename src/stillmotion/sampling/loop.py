@@ -1,8 +1,8 @@
 """The sampling loop: noise in, a step at a time out. It prints nothing, and stops where it is asked to."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
-from stillmotion.errors import Cancelled, ConfigError
+from stillmotion.errors import Cancelled, ConfigError, MismatchError
 from stillmotion.sampling.context import Context, Window
 from stillmotion.sampling.denoiser import Denoiser, Guidance
 from stillmotion.sampling.start import noised
@@ -31,6 +31,8 @@ class Step:
     """After the step; as they were before it while windows of it are left."""
     window: int = 1  # how many windows of the step are done
     windows: int = 1
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """What the sampler remembers after a whole step, by attribute: numbers, tensors and lists of them."""
 
     @property
     def is_whole(self) -> bool:
@@ -52,6 +54,8 @@ class Course:
     """The windows in which a long clip is seen, whose latents may lie on the CPU."""
     look: Look | None = None
     """Told before each prediction which frames of the clip it is for, and in which step (from 0)."""
+    after: Step | None = None
+    """A step that was done before, of the same course: the loop goes on after it as if it had never stopped."""
 
 
 PLAIN = Course()
@@ -71,6 +75,8 @@ def sample(
 ) -> Iterator[Step]:
     """Denoise unit noise towards what `guidance` says; yield every step, and with windows every window of it.
 
+    A loop that goes on yields the step where it stands first, once more.
+
     Args:
         denoiser: What tells the noise.
         sampler: How it is taken away; see `make_sampler`.
@@ -83,19 +89,19 @@ def sample(
 
     Raises:
         ConfigError: The sampler cannot take so many steps, or `course.denoise` leaves none.
+        MismatchError: `course.after` is a step of another course.
         Cancelled: `cancelled()` said so.
     """
-    _set_steps(sampler, num_inference_steps, noise.device)
-    latents, timesteps, frames = noise * sampler.init_noise_sigma, sampler.timesteps, noise.shape[2]
-    if course.start_from is not None:
-        latents, timesteps = noised(
-            sampler, course.start_from, noise, steps=num_inference_steps, denoise=course.denoise
-        )
+    latents, timesteps = _begun(sampler, noise, num_inference_steps, course)
+    fixed, begin, frames = dict(vars(sampler)), 0, noise.shape[2]
+    if course.after is not None:
+        begin, latents = course.after.index, _go_on(sampler, course.after, latents, len(timesteps))
+        yield replace(course.after, latents=latents)
     everything = Window(tuple(range(frames)), (1.0,) * frames)
     seeds = [seed] * len(noise) if isinstance(seed, int) else list(seed)
     takes = inspect.signature(sampler.step).parameters
     options: dict[str, Any] = {"eta": course.eta} if "eta" in takes else {}
-    for index, timestep in enumerate(timesteps):
+    for index, timestep in enumerate(timesteps[begin:], start=begin):
         windows = course.context.windows(frames, index) if course.context else (everything,)
         prediction = WindowedPrediction(denoiser, windows, course.look)
         scaled = sampler.scale_model_input(latents, timestep)
@@ -110,15 +116,44 @@ def sample(
         if "generator" in takes:
             options["generator"] = _generators(seeds, index, frames)
         stepped = sampler.step(fold_frames(prediction.value), timestep, fold_frames(latents), **options).prev_sample
-        latents = unfold_frames(stepped, frames)
-        yield Step(index=index + 1, total=len(timesteps), latents=latents, window=len(windows), windows=len(windows))
+        latents, whole = unfold_frames(stepped.contiguous(), frames), {"window": len(windows), "windows": len(windows)}
+        yield Step(index=index + 1, total=len(timesteps), latents=latents, **whole, memory=_remembered(sampler, fixed))
 
 
-def _set_steps(sampler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> None:
+def _begun(sampler: SchedulerMixin, noise: Latents, num_inference_steps: int, course: Course) -> tuple[Latents, Tensor]:
+    """Set the sampler's steps; return the latents before the first of them, and their timesteps."""
     try:
-        sampler.set_timesteps(num_inference_steps, device=device)
+        sampler.set_timesteps(num_inference_steps, device=noise.device)
     except ValueError as error:
         raise ConfigError(f"num_inference_steps: {num_inference_steps} is not for this sampler: {error}") from error
+    if course.start_from is None:
+        return noise * sampler.init_noise_sigma, sampler.timesteps
+    return noised(sampler, course.start_from, noise, steps=num_inference_steps, denoise=course.denoise)
+
+
+def _remembered(sampler: SchedulerMixin, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a sampler is no longer as it was when its steps were set; lists, which it fills in place, always."""
+    return {
+        name: list(value) if isinstance(value, list) else value
+        for name, value in vars(sampler).items()
+        if isinstance(value, list) or value is not fixed.get(name)
+    }
+
+
+def _go_on(sampler: SchedulerMixin, after: Step, noise: Latents, total: int) -> Latents:
+    """Bring the sampler to where it stood after a step, and return the latents of then, where `noise` lies."""
+    if (after.total, after.latents.shape) != (total, noise.shape) or not 0 < after.index <= total:
+        raise MismatchError(
+            f"Step {after.index} of {after.total} with latents {tuple(after.latents.shape)} is of another clip: this one has "
+            f"{total} steps and latents {tuple(noise.shape)}. Make the clip anew."
+        )
+
+    def here(value: Any) -> Any:
+        return value.to(noise.device) if isinstance(value, Tensor) else value
+
+    for name, value in after.memory.items():
+        setattr(sampler, name, [here(one) for one in value] if isinstance(value, list) else here(value))
+    return after.latents.to(noise.device)
 
 
 def _generators(seeds: Sequence[int], step: int, num_frames: int) -> list[torch.Generator]:

@@ -94,7 +94,7 @@ class Canvas:
 
 def draw(look: Look, poses: Poses, *, camera: Camera | None = None, size: int = 128) -> Pixels:
     """Return the pictures in [-1, 1]; `poses` has one clip per picture or the pictures' frames, clip by clip."""
-    flat = {name: getattr(poses, name).flatten() for name in ("x", "y", "radius", "angle", "stretch", "lift")}
+    flat = _flattened(poses)
     frames = poses.x.shape[1]
     motion = poses.motion.repeat_interleave(frames)
     canvas = Canvas(len(motion), size, camera, poses.x.device)
@@ -108,14 +108,52 @@ def draw(look: Look, poses: Poses, *, camera: Camera | None = None, size: int = 
     return canvas.pixels * 2 - 1
 
 
+def draw_depth(look: Look, poses: Poses, *, camera: Camera | None = None, size: int = 128) -> Pixels:
+    """Return how near everything in those pictures is, as grey pictures in [-1, 1]: white is near, the sky is black.
+
+    As depth estimators tell it: the ground nears from the horizon to the picture's foot, hills are as far as the horizon,
+    and an object is as near as the ground that it stands on, or would land on.
+    """
+    flat = _flattened(poses)
+    canvas = Canvas(len(look.shape), size, camera, poses.x.device)
+    rows = torch.arange(len(look.shape), device=poses.x.device)
+    line, hills = _horizon(canvas, look)
+    far = canvas.y.new_tensor(_HORIZON_NEARNESS).expand(len(rows), 3)
+    canvas.paint(far, line - hills - canvas.y, rows)
+    canvas.paint(_nearness(canvas.y, line)[:, None].expand(-1, 3, -1, -1), line - canvas.y, rows)
+    _, body = _body_of(canvas, look, flat)
+    floor = (flat["y"] + flat["radius"] * 0.97 + flat["lift"])[:, None, None]
+    canvas.paint(_nearness(floor, line).flatten(1).expand(-1, 3), body - 0.012, rows)
+    return canvas.pixels * 2 - 1
+
+
+_HORIZON_NEARNESS = 0.15
+
+
+def _nearness(y: Tensor, line: Tensor) -> Tensor:
+    """Return how near the ground is at height `y` of the picture, its horizon at `line`; 1 at the picture's foot."""
+    return _HORIZON_NEARNESS + (1 - _HORIZON_NEARNESS) * ((y - line) / (1 - line)).clamp(0, 1)
+
+
+def _flattened(poses: Poses) -> dict[str, Tensor]:
+    return {name: getattr(poses, name).flatten() for name in ("x", "y", "radius", "angle", "stretch", "lift")}
+
+
+def _horizon(canvas: Canvas, look: Look) -> tuple[Tensor, Tensor]:
+    """Return where the ground begins, and how high the hills stand over it."""
+    horizon, phase, height, *_ = (c[:, None, None] for c in look.chance.unbind(1))
+    hills = 0.025 + 0.06 * height * (0.6 + 0.4 * torch.sin(2 * math.pi * (1.2 * canvas.x + phase)))
+    return 0.53 + 0.08 * horizon, hills + 0.02 * torch.sin(2 * math.pi * (2.7 * canvas.x + 3 * phase))
+
+
 def _paint_place(canvas: Canvas, look: Look) -> None:
     palette = PALETTE.to(canvas.pixels.device)[look.place][..., None, None]  # (images, 6, 3, 1, 1)
     neon, paper = ((look.style == 1 + STYLES.index(name)).float().view(-1, 1, 1, 1, 1) for name in ("neon", "paper"))
     palette = torch.lerp(palette, palette * 0.22, neon)
     palette = torch.lerp(palette, 0.45 + 0.55 * palette.mean(2, keepdim=True).lerp(palette, 0.8), paper)
-    horizon, phase, height, sun_x, sun_y, _ = (c[:, None, None] for c in look.chance.unbind(1))
+    sun_x, sun_y = (look.chance[:, column, None, None] for column in (3, 4))
     x, y = canvas.x, canvas.y
-    line = 0.53 + 0.08 * horizon
+    line, hills = _horizon(canvas, look)
     rows = torch.arange(len(x), device=x.device)
 
     sky = torch.lerp(palette[:, 0], palette[:, 1], (y / line).clamp(0, 1)[:, None])
@@ -123,8 +161,6 @@ def _paint_place(canvas: Canvas, look: Look) -> None:
     canvas.pixels = sky
     sun = sdf.circle(x - (0.12 + 0.76 * sun_x), y - (0.12 + 0.10 * sun_y), 0.065)
     canvas.paint(palette[:, 5].flatten(1), sun, rows)
-    hills = 0.025 + 0.06 * height * (0.6 + 0.4 * torch.sin(2 * math.pi * (1.2 * x + phase)))
-    hills = hills + 0.02 * torch.sin(2 * math.pi * (2.7 * x + 3 * phase))
     canvas.paint(palette[:, 4].flatten(1), line - hills - y, rows)
     canvas.paint(ground, line - y, rows)
 
@@ -201,13 +237,19 @@ def _body(x: Tensor, y: Tensor, shape: Tensor) -> Tensor:
     return distance
 
 
-def _paint_object(canvas: Canvas, look: Look, pose: dict[str, Tensor], motion: Tensor) -> None:
+def _body_of(canvas: Canvas, look: Look, pose: dict[str, Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Return where every pixel lies in the object's unit coordinates, and its distance to the object's edge."""
     pose = {name: value[:, None, None] for name, value in pose.items()}
-    rows = torch.arange(len(motion), device=motion.device)
     x, y = _turned(canvas.x - pose["x"], canvas.y - pose["y"], pose["angle"])
     high = pose["stretch"].sqrt()
     x, y = x * high / pose["radius"], y / high / pose["radius"]
-    body = _body(x, y, look.shape) * pose["radius"]
+    return (x, y), _body(x, y, look.shape) * pose["radius"]
+
+
+def _paint_object(canvas: Canvas, look: Look, pose: dict[str, Tensor], motion: Tensor) -> None:
+    unit, body = _body_of(canvas, look, pose)
+    pose = {name: value[:, None, None] for name, value in pose.items()}
+    rows = torch.arange(len(motion), device=motion.device)
 
     neon, paper = ((look.style == 1 + STYLES.index(name)).view(-1, 1) for name in ("neon", "paper"))
     colour = BODY.to(motion.device)[look.colour]
@@ -222,7 +264,7 @@ def _paint_object(canvas: Canvas, look: Look, pose: dict[str, Tensor], motion: T
     away = (canvas.x - pose["x"] + canvas.y - pose["y"]) / pose["radius"]
     canvas.paint(dark, torch.maximum(body, (0.72 - away) * pose["radius"]) + flat, rows)
     canvas.paint(light, torch.maximum(body + 0.012, (away + 0.95) * pose["radius"]) + flat, rows)
-    _paint_face(canvas, (x, y), pose["radius"], motion, rows)
+    _paint_face(canvas, unit, pose["radius"], motion, rows)
 
 
 def _paint_face(canvas: Canvas, unit: tuple[Tensor, Tensor], radius: Tensor, motion: Tensor, rows: Tensor) -> None:

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stillmotion.toyworld.choreography import BOUNCING, GROWING, LEFT, RIGHT, SPINNING, STILL
+from stillmotion.toyworld.choreography import BOUNCING, CLIP_FRAMES, GROWING, LEFT, RIGHT, SPINNING, STILL
 from stillmotion.toyworld.language import COLOURS, MOTIONS, PLACES, SHAPES, Scene
 
 INPUT_SIZE = 64
 CLASSES = {"shape": len(SHAPES), "colour": len(COLOURS), "place": len(PLACES), "motion": len(MOTIONS) + 1}
 MEASURES = 6  # x, y, ln radius, ln stretch, and the angle's cosine and sine
 
-# What a clip must at least do to count as moving so: widths travelled, widths risen, times grown, turns made.
+# What a clip of `CLIP_FRAMES` must at least do to count as moving so: widths travelled, widths risen, times grown, turns made.
 LEAST_TRAVEL, LEAST_HOP, LEAST_GROWTH, LEAST_TURN = 0.20, 0.10, 1.45, 0.40
 
 
@@ -65,16 +65,20 @@ class Track:
     hop: float  # the highest rise that is followed by a fall, or the other way round, in widths
     growth: float  # radius of the last frames over that of the first
     turns: float  # whole turns made, clockwise positive
+    time: float = 1.0  # how long the clip is, in times of one of `CLIP_FRAMES`, at most 1
 
     @property
     def motion(self) -> int:
-        """Return the index of the motion it shows best, `STILL` if none reaches its least amount."""
+        """Return the index of the motion it shows best, `STILL` if none reaches its least amount.
+
+        A shorter clip has to get less far. A hop is as high in any, and comes back in half of one.
+        """
         amounts = {
-            RIGHT: self.travel / LEAST_TRAVEL,
-            LEFT: -self.travel / LEAST_TRAVEL,
+            RIGHT: self.travel / (LEAST_TRAVEL * self.time),
+            LEFT: -self.travel / (LEAST_TRAVEL * self.time),
             BOUNCING: self.hop / LEAST_HOP,
-            GROWING: math.log(max(self.growth, 1e-6)) / math.log(LEAST_GROWTH),
-            SPINNING: abs(self.turns) / LEAST_TURN,
+            GROWING: math.log(max(self.growth, 1e-6)) / (math.log(LEAST_GROWTH) * self.time),
+            SPINNING: abs(self.turns) / (LEAST_TURN * self.time),
         }
         best = max(amounts, key=lambda index: amounts[index])
         return best if amounts[best] >= 1 else STILL
@@ -89,7 +93,9 @@ def track(measures: Float[Tensor, "frames 6"]) -> Track:
     steps = torch.where(steps.abs() < 2.0, steps, 0.0)  # a jump of more than that is a misread face, not a turn
     growth = math.exp(float(log_radius[-ends:].mean() - log_radius[:ends].mean()))
     turns = float(steps.sum()) / (2 * math.pi)
-    return Track(travel=float(x[-ends:].mean() - x[:ends].mean()), hop=_hop(y), growth=growth, turns=turns)
+    time = min(max(len(x) - 1, 1) / (CLIP_FRAMES - 1), 1.0)
+    travel = float(x[-ends:].mean() - x[:ends].mean())
+    return Track(travel=travel, hop=_hop(y), growth=growth, turns=turns, time=time)
 
 
 def _hop(y: Float[Tensor, "frames"]) -> float:

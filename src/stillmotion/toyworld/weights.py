@@ -11,6 +11,14 @@ from stillmotion.toyworld.judge import Judge
 
 FOLDER = Path(__file__).parent / "weights"
 MANIFEST = "manifest.json"
+_PLACES = {
+    "motion": "ablations/{}.safetensors",
+    "motion_loras": "motion-loras/{}.safetensors",
+    "loras": "loras/{}.safetensors",
+    "embeddings": "embeddings/{}.safetensors",
+    "domain_adapter": "domain-adapters/{}.safetensors",
+    "controls": "controls/{}",
+}
 
 
 def weights_folder() -> Path:
@@ -31,16 +39,17 @@ def motion_file() -> Path:
     return files[0]
 
 
-def motion_lora_file(motion: str, folder: Path | None = None) -> Path:
-    """Return where the MotionLoRA of a camera motion lies in a folder of weights, whether it is there or not.
+def brought_file(field: str, name: str, folder: Path | None = None) -> Path:
+    """Return where a file that the toyworld brings by name lies in a folder of weights, whether it is there or not.
 
-    Without a folder it is the embedded one; raises `FileError` if this installation has none of that motion.
+    `field` is the one of a job that takes it: motion, motion_loras, loras, embeddings, domain_adapter or controls. Without
+    a folder it is the embedded one; raises `FileError` if this installation has none of that name.
     """
-    path = (folder or weights_folder()) / "motion-loras" / f"{motion}.safetensors"
+    path = (folder or weights_folder()) / _PLACES[field].format(name)
     if folder is None and not path.exists():
         raise FileError(
-            f"The toyworld's weights hold no MotionLoRA of {motion} ({path}); give one's file, or train it by `stillmotion "
-            f"toyworld train --only {motion}`."
+            f"The toyworld's weights hold no {name} ({path}); give a file, or train it by `stillmotion toyworld train --only "
+            f"{name}`."
         )
     return path
 

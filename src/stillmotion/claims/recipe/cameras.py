@@ -1,35 +1,25 @@
 """The MotionLoRAs of the eight camera motions (paper §4.3), trained as everyone trains theirs: `data prepare`, `train`."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from stillmotion.claims.recipe.config import RecipeConfig
-from stillmotion.toyworld import models, motion_lora_file
-from stillmotion.training import TrainConfig, Trained, training
-from stillmotion.training.drawn import SLOWER
-from stillmotion.training.events import Saved
+from stillmotion.claims.recipe.jobs import LICENCE, latents_of, trained
+from stillmotion.toyworld import brought_file
+from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
-from stillmotion.training.preparing import PrepareConfig, preparing
 
-RANK = 16
+RANK = 8
 CLIPS_PER_STEP = 2
 
 
 def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
     """Train the MotionLoRA of one camera motion, by its name, over the recipe's motion module."""
     weights, folder = Path(config.folder) / "weights", Path(config.folder) / "cameras"
-    side, cache, run = models.PICTURE_SIZE, folder / f"{motion}-latents", folder / motion
-    clips = f"toyworld:{config.camera_clips}:{motion}"
-    prepared = PrepareConfig(
-        source=clips, out=cache, model=str(weights), width=side, height=side, keep_every=SLOWER, device=config.device
-    )
-    for _ in preparing(prepared):
-        pass  # seconds, beside the training
     job = TrainConfig(
         stage="motion_lora",
-        data=str(cache),
-        output_dir=run,
+        data=latents_of(config, f"toyworld:{config.camera_clips}:{motion}", folder / f"{motion}-latents"),
+        output_dir=folder / motion,
         model=str(weights),
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
         rank=RANK,
@@ -40,14 +30,6 @@ def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
         dialects=("stillmotion",),
         seed=config.seed,
         device=config.device,
-        licence="Apache-2.0",
+        licence=LICENCE,
     )
-    for event in training(job):
-        if isinstance(event, Trained):
-            yield StepDone(
-                step=event.step, num_steps=event.num_steps, loss=event.loss, seconds=event.seconds, figures={}
-            )
-        elif isinstance(event, Saved):
-            final = motion_lora_file(motion, weights)
-            final.parent.mkdir(exist_ok=True)
-            shutil.copyfile(event.files[0], final)
+    yield from trained(job, brought_file("motion_loras", motion, weights))

@@ -37,12 +37,40 @@ class RecipeConfig:
         default=LoopConfig(num_steps=3000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
+    ablation: LoopConfig = field(
+        default=LoopConfig(num_steps=600, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
+    )
+    """The training of each of the two architectures that are compared, the base frozen."""
     camera_clips: int = 32
     """Drawn clips of each camera motion; the paper takes 20 to 50."""
     camera_steps: int = 200
     """Steps of each camera motion's MotionLoRA."""
     camera_rate: float = 1e-3
-    """Their peak rate; matrices of rank 16 at widths of 128 bear more than those of large models."""
+    """Their peak rate; matrices of low rank at widths of 128 bear more than those of large models."""
+    depth_pictures: int = 3072
+    """Drawn stills for the depth ControlNet."""
+    depth: LoopConfig = field(default=LoopConfig(num_steps=500, learning_rate=5e-4, ema_decay=0.98))
+    """The depth ControlNet's training."""
+    style_pictures: int = 48
+    """Drawn pictures of a personal style."""
+    style_steps: int = 300
+    """Steps of a personal style's LoRA."""
+    style_rate: float = 1e-3
+    """Its peak rate."""
+    whole_steps: int = 120
+    """Steps of a personal style's DreamBooth."""
+    whole_rate: float = 2e-4
+    """Its peak rate."""
+    word_steps: int = 150
+    """Steps of the textual inversion."""
+    word_rate: float = 2e-2
+    """Its peak rate: two vectors are all that is trained."""
+    stock_clips: int = 48
+    """Drawn clips of stock footage."""
+    adapter_steps: int = 300
+    """Steps of the domain adapter."""
+    adapter_rate: float = 1e-3
+    """Its peak rate."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=1000, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
     """The training of the network that reads pictures back."""
 

@@ -23,9 +23,9 @@ from stillmotion.motion import MotionModule, plug
 from stillmotion.sampling import Denoiser, Diffusion
 from stillmotion.seeding import generator
 from stillmotion.shapes import unfold_frames
-from stillmotion.toyworld import models
+from stillmotion.toyworld import brought_file, models
 from stillmotion.toyworld.choreography import CLIP_FRAMES
-from stillmotion.training.loop import StepDone, run
+from stillmotion.training.loop import LoopConfig, StepDone, run
 from stillmotion.training.objectives import DenoisingObjective, LatentBatch
 
 PICTURES_PER_STEP = 32
@@ -68,6 +68,19 @@ def train_base(config: RecipeConfig) -> Iterator[StepDone]:
 
 def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
     """Train a v3 motion module on clips, the base model frozen (paper Eq. 7)."""
+    final = Path(config.folder) / "weights" / "motion" / "v3_toyworld_mm.safetensors"
+    yield from _train_module(config, "transformer", config.motion, "motion", final)
+
+
+def train_ablation(config: RecipeConfig, architecture: str) -> Iterator[StepDone]:
+    """Train a motion module of an architecture, for a comparison: on the same clips, from the same seed, for as long."""
+    final = brought_file("motion", architecture, Path(config.folder) / "weights")
+    yield from _train_module(config, architecture, config.ablation, f"ablation-{architecture}", final)
+
+
+def _train_module(
+    config: RecipeConfig, architecture: str, loop: LoopConfig, run_name: str, final: Path
+) -> Iterator[StepDone]:
     torch.manual_seed(config.seed)
     weights, device = Path(config.folder) / "weights", config.device
     cache = clip_cache(config)
@@ -75,8 +88,12 @@ def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
     text = TextTable(weights, [scene.caption for scene in scenes], device)
     often = torch.tensor([CLIPS_OFTEN.get(scene.motion or "", 1.0) for scene in scenes])
     unet = UNet2DConditionModel.from_pretrained(weights / "unet").float().eval().requires_grad_(False).to(device)
-    widths, layers = unet.config.block_out_channels, unet.config.layers_per_block
-    motion = MotionModule.from_variant("v3", block_out_channels=widths, layers_per_block=layers).to(device)
+    motion = MotionModule.from_variant(
+        "v3",
+        block_out_channels=unet.config.block_out_channels,
+        layers_per_block=unet.config.layers_per_block,
+        architecture=architecture,
+    ).to(device)
     frames = torch.arange(CLIP_FRAMES)
 
     def batch(step: int) -> LatentBatch:
@@ -89,8 +106,8 @@ def train_motion(config: RecipeConfig) -> Iterator[StepDone]:
     diffusion = Diffusion.from_config(dict(models.make_noise_schedule().config))
     objective = DenoisingObjective(motion, Denoiser(unet), diffusion, batch, config.seed)
     with plug(unet, motion, CLIP_FRAMES):
-        yield from run(objective, config.motion, Path(config.folder) / "motion")
-    (weights / "motion").mkdir(exist_ok=True)
+        yield from run(objective, loop, Path(config.folder) / run_name)
+    final.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.half().contiguous() for name, value in motion.state_dict().items()}
     about = {"kind": "motion_module", "variant": "v3", "geometry": asdict(motion.geometry)}
-    save_file(tensors, weights / "motion" / "v3_toyworld_mm.safetensors", {"stillmotion": json.dumps(about)})
+    save_file(tensors, final, {"stillmotion": json.dumps(about)})
