@@ -1,6 +1,8 @@
 """The claims: figures say what they are held to, the report tells them, and C1 falls when no motion is plugged in."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from stillmotion.claims.all_claims import CLAIMS
 from stillmotion.claims.cameras import camera_in
 from stillmotion.claims.filming import Frames, Studio
 from stillmotion.claims.finding import Budget, Figure, Finding
+from stillmotion.claims.kept import keep, kept
 from stillmotion.claims.report import report
 from stillmotion.data import CAMERA_MOTIONS, CameraMotion
 from stillmotion.training.drawn import NUM_FRAMES, SLOWER, DrawnFootage
@@ -66,3 +69,16 @@ def test_c1_falls_without_the_motion_module(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(made) == len(progress) == 4
     assert not finding.holds
     assert not finding.figures[0].holds
+
+
+def test_a_finding_is_kept_for_the_same_clips_of_the_same_weights(tmp_path: Path) -> None:
+    finding = Finding(figures=(Figure(name="right", values=[True, False], at_least=0.4, as_share=True),), note="Seen.")
+    claim, budget = CLAIMS["C1"], Budget(share=0.1, folder=tmp_path)
+    assert kept(claim, budget) is None
+    keep(claim, budget, finding, 12.5)
+    assert kept(claim, budget) == (finding, 12.5)
+    assert kept(claim, replace(budget, share=0.2)) is None
+    assert kept(replace(claim, measured="Something else."), budget) is None
+    assert kept(CLAIMS["C8"], budget) is None
+    (tmp_path / "findings" / "C1.json").write_text('{"made_of"')
+    assert kept(claim, budget) is None

@@ -45,7 +45,8 @@ def adapters_of(config: AnimateConfig) -> list[tuple[str, AdapterFile]]:
     found += [(f"motion_loras.{index}", adapter) for index, adapter in enumerate(config.motion_loras)]
     found += [("domain_adapter", config.domain_adapter)] if config.domain_adapter else []
     return [
-        (role, replace(adapter, path=file_said(config, role.partition(".")[0], adapter.path))) for role, adapter in found
+        (role, replace(adapter, path=file_said(config, role.partition(".")[0], adapter.path)))
+        for role, adapter in found
     ]
 
 

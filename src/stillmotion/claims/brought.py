@@ -8,7 +8,8 @@ from stillmotion.claims.finding import Budget, Claim, Finding, Needed, Progress
 from stillmotion.claims.recipe import RecipeConfig, cook
 from stillmotion.toyworld import brought_file, weights_folder
 
-_TRAINED_OVER = ("ablations", "motion-loras", "loras", "embeddings", "domain-adapters", "controls")
+TRAINED_OVER = ("ablations", "motion-loras", "loras", "embeddings", "domain-adapters", "controls")
+"""Folders of the weights that hold what is trained over the models themselves."""
 
 
 def measuring(claim: Claim, budget: Budget) -> Iterator[Progress | Finding]:
@@ -31,5 +32,5 @@ def recipe_of(budget: Budget) -> RecipeConfig:
     """Return the recipe as it is run for claims: in their folder, over a copy of the embedded models."""
     weights = budget.folder / "weights"
     if not weights.exists():
-        shutil.copytree(weights_folder(), weights, ignore=shutil.ignore_patterns(*_TRAINED_OVER))
+        shutil.copytree(weights_folder(), weights, ignore=shutil.ignore_patterns(*TRAINED_OVER))
     return RecipeConfig(folder=str(budget.folder))

@@ -114,7 +114,7 @@ class Budget:
     retrain: bool = False
     """Whether what was trained for a claim, and ships, is trained anew."""
     folder: Path = Path("runs/claims")
-    """Where what is trained on the way is kept; a run in it goes on."""
+    """Where findings, and what is trained on the way, are kept; a run in it goes on."""
 
     def of(self, count: int) -> int:
         """Return how many of `count` clips are made, at least two."""

@@ -30,8 +30,9 @@ def _arguments(parser: Parser) -> None:
         type=Path,
         default=Path("runs/claims"),
         metavar="FOLDER",
-        help="Where what is trained on the way is kept; a run in it goes on. [runs/claims]",
+        help="Where findings, and what is trained on the way, are kept; a run in it goes on. [runs/claims]",
     )
+    parser.add_argument("--again", action="store_true", help="Measure anew what a run in the folder has found already.")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="Write the report here, and its plots beside.")
 
 
@@ -39,6 +40,7 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.claims.all_claims import CLAIMS
     from stillmotion.claims.brought import measuring
     from stillmotion.claims.finding import Budget, Finding
+    from stillmotion.claims.kept import keep, kept
     from stillmotion.claims.report import row, write_report
     from stillmotion.errors import ConfigError
     from stillmotion.t2i.quiet import hide_loading_bars
@@ -65,10 +67,14 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     found: dict[str, tuple[Finding, float]] = {}
     with screen.progress() as progress:
         for name in chosen:
-            began = time.perf_counter()
-            for told in measuring(CLAIMS[name], budget):
+            claim, began = CLAIMS[name], time.perf_counter()
+            if not arguments.again and (before := kept(claim, budget)):
+                found[name] = before
+                continue
+            for told in measuring(claim, budget):
                 if isinstance(told, Finding):
                     found[name] = (told, time.perf_counter() - began)
+                    keep(claim, budget, *found[name])
                 else:
                     progress.show(f"{name} {told.what}".rstrip(), told.done, told.total)
     for name, (finding, seconds) in found.items():

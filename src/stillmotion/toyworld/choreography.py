@@ -15,8 +15,9 @@ from stillmotion.toyworld.language import MOTIONS, Scene
 
 CLIP_FRAMES = 16  # the length of the clips that the toyworld's motion module is trained on
 
-PHASES = 0.3
-"""How far apart clips of a motion that comes back begin, as a share of its period."""
+PHASES, PACES = 0.08, 0.2
+"""How far apart clips of a motion that comes back begin, as a share of its period, and how far apart their numbers of periods
+are: which moment of a hop is first, and how many there are, must be told from noise alone, by all frames at once."""
 
 RIGHT, LEFT, BOUNCING, SPINNING, GROWING, STILL = range(len(MOTIONS) + 1)
 
@@ -58,16 +59,15 @@ def choreograph(
     along = start + travel * time
     x = torch.where(only(RIGHT), along, torch.where(only(LEFT), 1 - along, 0.5 + 0.30 * (place - 0.5) + 0 * time))
 
-    # Bouncing: hops of a ball thrown up, squashed while it touches the ground.
-    # It begins near the ground: which moment of a hop is first must be told from noise alone, by all frames at once.
-    hop = torch.remainder(time * (1.75 + 0.5 * pace) + PHASES * phase, 1.0)
+    # Bouncing: two hops of a ball thrown up from near the ground, squashed while it touches it.
+    hop = torch.remainder(time * (2 + PACES * (pace - 0.5)) + PHASES * phase, 1.0)
     arc = 4 * hop * (1 - hop)
     lift = torch.where(only(BOUNCING), 0.28 * arc, 0 * time)
     squash = 1 - 0.42 * torch.exp(-((arc / 0.22) ** 2)) + 0.12 * torch.exp(-(((arc - 0.6) / 0.25) ** 2))
     breathing = 1 + 0.02 * torch.sin(2 * math.pi * (time + phase))
     stretch = torch.where(only(BOUNCING), squash, breathing)
 
-    turns = 0.8 + 0.4 * pace
+    turns = 1 + PACES * (pace - 0.5)
     lean = torch.where(only(RIGHT), 0.16, torch.where(only(LEFT), -0.16, 0.0))
     angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + PHASES * (phase - 0.5)), lean + 0 * time)
 
