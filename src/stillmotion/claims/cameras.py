@@ -15,7 +15,7 @@ from stillmotion.seeding import generator
 from stillmotion.toyworld.language import draw_scene
 
 COUNT, PAIR_COUNT = 20, 6
-STEPS = 8  # where a camera goes is settled early, and these are most of all the claims' clips
+FRAMES, STEPS = 8, 8  # where a camera goes shows early, and these are most of all the claims' clips
 PAIRS = (("zoom-in", "pan-left"), ("tilt-up", "roll-clockwise"))
 WANTED = 0.9
 NEEDED = tuple(Needed("motion_loras", name) for name in CAMERA_MOTIONS)
@@ -38,7 +38,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
         scene = draw_scene(generator(budget.seed, "camera scene", index), motions=(None,))
         adapters = tuple(AdapterFile(path=file_of(Needed("motion_loras", motion), budget)) for motion in motions)
         name = "+".join(motions)
-        fields: dict[str, Any] = {"motion_loras": adapters, "num_inference_steps": STEPS}
+        fields: dict[str, Any] = {"motion_loras": adapters, "num_frames": FRAMES, "num_inference_steps": STEPS}
         return camera_in(studio.film(scene.caption, budget.seed + index, called=name, **fields))
 
     for motions, clips in [((name,), count) for name in CAMERA_MOTIONS] + [(pair, both) for pair in PAIRS]:

@@ -77,7 +77,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
         reader, takes = StyleReader(clip, style, budget.seed), Takes([], [], [], [])
         for index, plain in enumerate(drawn_scenes(count, budget.seed)):
             scene = dataclasses.replace(plain, style=style)
-            still, frames = _both(studio, scene.caption, budget.seed + index, style, fields)
+            still, frames = _both(studio, plain.caption, budget.seed + index, style, fields)
             takes.stills.append(reader(still))
             takes.clips.append(reader(frames))
             takes.moves.append(read_clip(judge, frames, plain).motion)

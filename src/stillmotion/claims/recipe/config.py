@@ -51,9 +51,9 @@ class RecipeConfig:
     """Drawn stills for the depth ControlNet."""
     depth: LoopConfig = field(default=LoopConfig(num_steps=500, learning_rate=5e-4, ema_decay=0.98))
     """The depth ControlNet's training."""
-    style_pictures: int = 48
+    style_pictures: int = 96
     """Drawn pictures of a personal style."""
-    style_steps: int = 300
+    style_steps: int = 400
     """Steps of a personal style's LoRA."""
     style_rate: float = 1e-3
     """Its peak rate."""
