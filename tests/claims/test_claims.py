@@ -37,6 +37,7 @@ def test_the_report_tells_every_figure() -> None:
     assert "| moves | 100.0% | 100.0% to 100.0% | 2 | at least 90.0% |" in told
     assert "| at most 0.4: no |" in told
     assert "Seen: a star." in told
+    assert f"| C8 {CLAIMS['C8'].sentence} | not measured |  |" in told
 
 
 @pytest.mark.parametrize("name", CAMERA_MOTIONS)

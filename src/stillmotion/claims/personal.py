@@ -20,7 +20,7 @@ from stillmotion.toyworld import Scene, load_judge, motion_file, weights_folder
 from stillmotion.toyworld.judge import Judge
 from stillmotion.toyworld.language import COLOURS, SHAPES, draw_scene
 
-COUNT, DRAWN = 8, 24
+COUNT, DRAWN = 6, 24
 KEPT = 0.9
 NEON, PAPER = "neon", "paper"
 STYLE, WORD_FILE = Needed("loras", NEON), Needed("embeddings", "pal")

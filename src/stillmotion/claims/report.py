@@ -30,8 +30,17 @@ def write_report(found: Mapping[str, tuple[Finding, float]], file: Path) -> None
 def report(found: Mapping[str, tuple[Finding, float]], *, plots: str = "") -> str:
     """Return the report of findings by claim, each with the seconds that it took; `plots` is the folder of its plots."""
     lines = [_HEAD, "| claim | holds | minutes |", "| --- | --- | --- |"]
-    for name, (finding, seconds) in found.items():
-        lines.append(f"| {name} {CLAIMS[name].sentence} | {_said(finding)} | {seconds / 60:.1f} |")
+    for name, claim in CLAIMS.items():
+        said, minutes_taken = "not measured", ""
+        if name in found:
+            finding, seconds = found[name]
+            said, minutes_taken = "yes" if finding.holds else "no", f"{seconds / 60:.1f}"
+        lines.append(f"| {name} {claim.sentence} | {said} | {minutes_taken} |")
+    if missing := [name for name, claim in CLAIMS.items() if name not in found and claim.needed]:
+        lines += [
+            "",
+            f"What {' and '.join(missing)} need is not among the weights: `stillmotion claims --retrain` trains it first.",
+        ]
     for name, (finding, _) in found.items():
         claim = CLAIMS[name]
         lines += ["", f"## {name}: {claim.sentence}", "", f"{claim.measured} The paper: {claim.where}.", ""]
@@ -51,7 +60,3 @@ def row(figure: Figure) -> list[str]:
     between = f"{figure.told(interval[0])} to {figure.told(interval[1])}" if interval else ""
     wanted = f"{figure.wanted}{'' if figure.holds else ': no'}"
     return [figure.name, figure.told(figure.mean), between, str(len(figure.values)), wanted]
-
-
-def _said(finding: Finding) -> str:
-    return "yes" if finding.holds else "no"

@@ -9,8 +9,8 @@ from stillmotion.toyworld import brought_file
 from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
 
-RANK = 8
-CLIPS_PER_STEP = 2
+RANK = 16
+CLIPS_PER_STEP = 1
 
 
 def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:

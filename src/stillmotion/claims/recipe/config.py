@@ -43,13 +43,13 @@ class RecipeConfig:
     """The training of each of the two architectures that are compared, the base frozen."""
     camera_clips: int = 32
     """Drawn clips of each camera motion; the paper takes 20 to 50."""
-    camera_steps: int = 200
+    camera_steps: int = 300
     """Steps of each camera motion's MotionLoRA."""
-    camera_rate: float = 1e-3
+    camera_rate: float = 3e-3
     """Their peak rate; matrices of low rank at widths of 128 bear more than those of large models."""
     depth_pictures: int = 3072
     """Drawn stills for the depth ControlNet."""
-    depth: LoopConfig = field(default=LoopConfig(num_steps=500, learning_rate=5e-4, ema_decay=0.98))
+    depth: LoopConfig = field(default=LoopConfig(num_steps=900, learning_rate=5e-4, ema_decay=0.98))
     """The depth ControlNet's training."""
     style_pictures: int = 96
     """Drawn pictures of a personal style."""
@@ -67,6 +67,8 @@ class RecipeConfig:
     """Its peak rate: two vectors are all that is trained."""
     stock_clips: int = 48
     """Drawn clips of stock footage."""
+    stock_steps: int = 200
+    """Steps of the motion that is learnt of stock footage, with the adapter and without."""
     adapter_steps: int = 300
     """Steps of the domain adapter."""
     adapter_rate: float = 1e-3

@@ -15,7 +15,7 @@ from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
 
 ADAPTER_RANK, MOTION_RANK = 32, 8
-FRAMES_PER_STEP, CLIPS_PER_STEP = 16, 2
+FRAMES_PER_STEP, CLIPS_PER_STEP = 16, 1
 
 
 def train_adapter(config: RecipeConfig) -> Iterator[StepDone]:
@@ -51,7 +51,7 @@ def train_on_stock(config: RecipeConfig, name: str, *, adapted: bool) -> Iterato
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
         domain_adapter=adapter,
         rank=MOTION_RANK,
-        num_steps=config.camera_steps,
+        num_steps=config.stock_steps,
         batch_size=CLIPS_PER_STEP,
         learning_rate=config.camera_rate,
         decay_from=0.5,
