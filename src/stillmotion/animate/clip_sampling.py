@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
@@ -88,7 +89,7 @@ def sample_clip(
         course = replace(course, after=None if anew else stood)
         for step in sample(
             denoiser,
-            make_sampler(config.sampler or SAMPLER, schedule, t2i.prediction_type),
+            make_clip_sampler(config, models),
             noise,
             guidance,
             num_inference_steps=config.num_inference_steps or STEPS,
@@ -98,6 +99,12 @@ def sample_clip(
         ):
             latents = step.latents
             yield replace(step, index=turn * step.total + step.index, total=config.freeinit_passes * step.total)
+
+
+def make_clip_sampler(config: AnimateConfig, models: Models) -> SchedulerMixin:
+    """Return the sampler of a job, for the noise that its motion module knows."""
+    schedule = _noise_schedule(config, models).scheduler_kwargs()
+    return make_sampler(config.sampler or SAMPLER, schedule, models.t2i.prediction_type)
 
 
 def _noise_schedule(config: AnimateConfig, models: Models) -> NoiseSchedule:

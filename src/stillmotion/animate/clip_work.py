@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from stillmotion.animate.config import AnimateConfig
 from stillmotion.animate.events import Cancel, Decoding, Event, Finished, StepDone, WindowDone
 from stillmotion.animate.outputs import Outputs
 from stillmotion.animate.record import ModelFile
+from stillmotion.animate.upscaling import larger
+from stillmotion.data import Interpolator
 from stillmotion.errors import Cancelled, StillmotionError
 from stillmotion.sampling import Step
 from stillmotion.shapes import fold_frames
@@ -76,17 +78,23 @@ class ClipWork:
         moved_by = self.record.get("baseline")
         begun = {**record.begin(self.config, self.files, self.device, self.t2i.report, moved_by), **self.record}
         with Outputs(self.config, begun, keep_frames=self.keep_frames) as outputs:
-            chunk = frames_at_once(self.config)
+            chunk = frames_at_once(larger(self.config))
+            between = Interpolator(self.config.interpolate, closed=self.config.loop == "closed")
             for start in range(0, self.config.num_frames, chunk):
                 if cancel():
                     raise Cancelled(f"Stopped after {start} of {self.config.num_frames} frames were decoded.")
                 with self.clock.phase("decode"):
                     frames = self._decode(latents[:, :, start : start + chunk])
+                with self._between():
+                    frames = between.add(frames)
                 with self.clock.phase("write"):
                     outputs.add(frames)
                 done = min(start + chunk, self.config.num_frames)
                 yield Decoding(clip=self.index, num_clips=self.num_clips, frames=done, total=self.config.num_frames)
+            with self._between():
+                left = between.finish()
             with self.clock.phase("write"):
+                outputs.add(left)
                 written = outputs.close_clips()
             whole = record.end(begun, seconds=self.clock.seconds, device=self.device, outputs=written)
             clip = outputs.finish(whole)
@@ -113,22 +121,33 @@ class ClipWork:
         assert latents is not None
         return latents
 
+    def _between(self) -> AbstractContextManager[None]:
+        """Count the drawing of frames in between to its phase, where there are any."""
+        return self.clock.phase("interpolate") if self.config.interpolate > 1 else nullcontext()
+
     def _decode(
         self, latents: Float[Tensor, "1 channels frames rows columns"]
     ) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Return the frames; half precision that overflows in the VAE is decoded again in float32."""
-        t2i, images = self.t2i, fold_frames(latents)
-        pixels, dtype = t2i.decode(images), t2i.vae.dtype
-        if not bool(torch.isfinite(pixels).all()) and dtype is not torch.float32:
-            try:
-                nn.Module.to(t2i.vae, torch.float32)  # diffusers' own `to` warns of every cast
-                pixels = t2i.decode(images)
-            finally:
-                nn.Module.to(t2i.vae, dtype)  # a later clip must not depend on this one
-        if not bool(torch.isfinite(pixels).all()):
-            raise StillmotionError("The VAE gave pixels that are not finite; try another VAE or dtype float32.")
-        bytes_ = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        """Return the frames."""
+        bytes_ = ((decoded(self.t2i, latents) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return bytes_.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def decoded(
+    t2i: T2I, latents: Float[Tensor, "1 channels frames rows columns"]
+) -> Float[Tensor, "frames 3 height width"]:
+    """Return the frames in [-1, 1]; half precision that overflows in the VAE is decoded again in float32."""
+    images = fold_frames(latents)
+    pixels, dtype = t2i.decode(images), t2i.vae.dtype
+    if not bool(torch.isfinite(pixels).all()) and dtype is not torch.float32:
+        try:
+            nn.Module.to(t2i.vae, torch.float32)  # diffusers' own `to` warns of every cast
+            pixels = t2i.decode(images)
+        finally:
+            nn.Module.to(t2i.vae, dtype)  # a later clip must not depend on this one
+    if not bool(torch.isfinite(pixels).all()):
+        raise StillmotionError("The VAE gave pixels that are not finite; try another VAE or dtype float32.")
+    return pixels.float()
 
 
 def frames_at_once(config: AnimateConfig) -> int:

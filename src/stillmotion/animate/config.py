@@ -149,6 +149,12 @@ class AnimateConfig(Config):
     height: Annotated[int | None, Limits(minimum=8, maximum=8192, multiple_of=8)] = None
     """Height in pixels; the model's own by default."""
 
+    upscale: Annotated[float, Limits(minimum=1, maximum=4)] = 1.0
+    """How many times wider and higher the clip is made by a second pass, which draws it anew; 1 is none."""
+
+    upscale_denoise: Annotated[float | None, Limits(minimum=0, maximum=1)] = None
+    """The share of the steps that the second pass takes; 0.5 by default, less keeps more of the first."""
+
     num_inference_steps: Annotated[int | None, Limits(minimum=1, maximum=1000)] = None
     """How many denoising steps are taken; 25 by default, or as many as the motion module was distilled to."""
 
@@ -168,7 +174,10 @@ class AnimateConfig(Config):
     """How many clips are made, each with the seed after the last one's."""
 
     fps: Annotated[float, Limits(minimum=0.1, maximum=240)] = 8.0
-    """Frames per second that the clip plays at."""
+    """Frames per second that the clip plays at, before any are put in between."""
+
+    interpolate: Annotated[int, Limits(minimum=1, maximum=8)] = 1
+    """How many frames each becomes, the others between it and the next and the rate as much higher; 1 puts none in between."""
 
     formats: tuple[ClipFormat, ...] = ("mp4", "gif")
     """What the clip is written as; png is a folder of frames."""
@@ -189,7 +198,10 @@ class AnimateConfig(Config):
     """How numbers are held; auto takes what the device is fast at, float32 for the toyworld."""
 
     def check(self) -> None:
-        """Refuse what cannot travel over the clip, or be seen in windows."""
+        """Refuse what cannot travel over the clip, be seen in windows, be enlarged, or have frames in between."""
         from stillmotion.animate.script import check_script  # noqa: PLC0415  # it reads this class
+        from stillmotion.animate.upscaling import check_between, check_upscale  # noqa: PLC0415  # they too
 
         check_script(self)
+        check_upscale(self)
+        check_between(self)

@@ -1,11 +1,12 @@
 """The job itself: models loaded, motion plugged in, and clip after clip made."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
 
 from stillmotion.animate.clip import Clip
-from stillmotion.animate.clip_sampling import FramesInView, sample_clip
+from stillmotion.animate.clip_sampling import FramesInView
 from stillmotion.animate.clip_work import ClipWork, Clock, frames_at_once
 from stillmotion.animate.config import AnimateConfig
 from stillmotion.animate.events import Cancel, Event, Finished, Loaded, Started
@@ -13,11 +14,15 @@ from stillmotion.animate.guidance import guidance_of
 from stillmotion.animate.plan import Plan, make_plan
 from stillmotion.animate.record import begin
 from stillmotion.animate.script import context_of
+from stillmotion.animate.second_pass import Told, sample_whole
 from stillmotion.animate.session import Session
 from stillmotion.animate.steering import steer
 from stillmotion.animate.unfinished import Unfinished
+from stillmotion.animate.upscaling import larger, notes_on_size
 from stillmotion.devices import device_name
 from stillmotion.errors import ConfigError, StillmotionError
+from stillmotion.sampling import Guidance
+from stillmotion.t2i import T2I
 
 
 def animate(
@@ -97,9 +102,19 @@ def _events(plan: Plan, cancel: Cancel, session: Session | None, keep_frames: bo
         with clock.phase("inputs"):
             steered = steer(config, models.controls, plan.inputs.start, models.t2i, frames_at_once(config))
         with clock.phase("text"):
-            told = {"clip_skip": config.clip_skip, "height": config.height or 0, "width": config.width or 0}
-            guidance = guidance_of(config, lambda texts: models.t2i.text(texts, **told))
-        yield Loaded(config=config, seconds=clock.seconds["load"], notes=tuple(models.t2i.report))
+            first = Told(steered=steered, guidance=_guidance(config, models.t2i))
+        size_notes = () if plan.config.width and plan.config.height else notes_on_size(config)  # else said already
+        yield Loaded(config=config, seconds=clock.seconds["load"], notes=(*models.t2i.report, *size_notes))
+
+        @functools.cache
+        def second() -> Told:
+            """Return what the second pass of every clip is told, read once one begins."""
+            job = larger(config)
+            return Told(
+                steered=steer(job, models.controls, None, models.t2i, frames_at_once(job)),
+                guidance=_guidance(job, models.t2i),
+            )
+
         unfinished = Unfinished(config, begin(config, models.files, device, models.t2i.report), plan.interrupted)
         with unfinished.kept():
             for index in range(unfinished.num_finished, config.num_clips):
@@ -117,11 +132,16 @@ def _events(plan: Plan, cancel: Cancel, session: Session | None, keep_frames: bo
                     record={"resumed_after_step": after.index} if after else {},
                 )
                 view = FramesInView(work.config, plugged)
-                steps = sample_clip(work.config, models, steered, guidance, view, cancel, after)
+                steps = sample_whole(work.config, models, first, second, view, cancel, after)
                 for event in work.events(unfinished.watched(steps), cancel):
                     if isinstance(event, Finished):
                         unfinished.finished(event.clip.folder)
                     yield event
+
+
+def _guidance(config: AnimateConfig, t2i: T2I) -> Guidance:
+    told = {"clip_skip": config.clip_skip, "height": config.height or 0, "width": config.width or 0}
+    return guidance_of(config, lambda texts: t2i.text(texts, **told))
 
 
 def _never() -> bool:

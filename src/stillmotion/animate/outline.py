@@ -11,8 +11,10 @@ from PIL import Image, ImageDraw
 from stillmotion.animate.config import STEPS, AnimateConfig
 from stillmotion.animate.plan import make_plan
 from stillmotion.animate.script import context_of, negatives_of, prompts_of
+from stillmotion.animate.upscaling import larger_size, written_fps, written_frames
 from stillmotion.errors import FileError
 from stillmotion.sampling import Window
+from stillmotion.sampling.start import steps_taken
 
 _CELL, _GAP, _LEFT = 6, 10, 56  # pixels
 _PALE, _DEEP = (200, 220, 245), (20, 70, 160)
@@ -28,6 +30,8 @@ class Outline:
     """The job, settled."""
     steps: tuple[tuple[Window, ...], ...]
     """The windows of every step."""
+    second: tuple[tuple[Window, ...], ...] = ()
+    """Those of every step of the second pass, which makes the clip larger; none where there is no such pass."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
 
@@ -37,13 +41,22 @@ class Outline:
         plan = make_plan(config)
         context, frames = context_of(plan.config), plan.config.num_frames
         steps = tuple(context.windows(frames, step) for step in range(plan.config.num_inference_steps or STEPS))
-        return cls(config=plan.config, steps=steps, notes=plan.notes)
+        second = steps[: steps_taken(len(steps), plan.config.upscale_denoise)] if plan.config.upscale_denoise else ()
+        return cls(config=plan.config, steps=steps, second=second, notes=plan.notes)
 
     @property
     def passes(self) -> int:
-        """Return how often the UNet is run for a clip, guidance counted as one."""
+        """Return how often the UNet is run for a clip, guidance counted as one, in both sizes."""
+        return self.config.freeinit_passes * self._runs(self.steps) + self.second_passes
+
+    @property
+    def second_passes(self) -> int:
+        """Return how many of these are at the larger size."""
+        return self._runs(self.second)
+
+    def _runs(self, steps: tuple[tuple[Window, ...], ...]) -> int:
         inside = self.config.context == "inside"
-        return self.config.freeinit_passes * sum(1 if inside else len(windows) for windows in self.steps)
+        return sum(1 if inside else len(windows) for windows in steps)
 
     @property
     def ideal(self) -> float:
@@ -69,9 +82,26 @@ class Outline:
             ("clip", f"{config.num_frames} frames, {seconds:g} s at {config.fps:g} fps, loop {config.loop}"),
             ("context", f"{config.context}, {windows}" if means > 1 else "one window: all frames fit"),
             ("a step", cost),
-            ("a clip", f"{self.passes} UNet passes in {len(self.steps)} steps" + self._freeinit()),
+            ("a clip", f"{self.passes - self.second_passes} UNet passes in {len(self.steps)} steps" + self._freeinit()),
             ("noise", config.noise),
+            *self._after(),
         ]
+
+    def _after(self) -> list[tuple[str, str]]:
+        """Return what is done to a clip after its first pass."""
+        config, found = self.config, []
+        if self.second:
+            size, own = larger_size(config), (config.width or 0) * (config.height or 0)
+            pixels = size[0] * size[1] / own if size else config.upscale**2
+            to = f"to {size[0]}x{size[1]}" if size else f"to {config.upscale:g} times the model's size"
+            more = f"{self.second_passes} more UNet pass{'' if self.second_passes == 1 else 'es'}"
+            whole = self.passes - self.second_passes + self.second_passes * pixels
+            told = f"{more} in {_count(len(self.second), 'step')}, each of {pixels:.3g} times the pixels"
+            found.append(("upscale", f"{to}: {told}; in all what {whole:.0f} passes at the first size cost"))
+        if config.interpolate > 1:
+            told = f"{written_frames(config)} frames at {written_fps(config):g} fps, {config.interpolate - 1} between each two"
+            found.append(("interpolate", told))
+        return found
 
     def _freeinit(self) -> str:
         return f", sampled {self.config.freeinit_passes} times" if self.config.freeinit_passes > 1 else ""
@@ -129,7 +159,7 @@ def drawn(outline: Outline, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _count(number: float, what: str) -> str:
+def _count(number: int | float, what: str) -> str:
     return f"{number:g} {what}" + ("" if number == 1 else "s")
 
 

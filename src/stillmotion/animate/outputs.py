@@ -14,6 +14,7 @@ from stillmotion.animate.config import AnimateConfig
 from stillmotion.animate.record import compact
 from stillmotion.animate.run_folder import RunFolder
 from stillmotion.animate.script import first_words
+from stillmotion.animate.upscaling import larger_size, written_fps, written_frames
 from stillmotion.data import ClipWriter, SheetWriter, WrittenClip, file_name
 
 CLIP, SHEET = "clip", "contact-sheet.png"
@@ -27,7 +28,8 @@ class Outputs:
         self._config, self._begun = config, begun
         self._seed = config.seed or 0
         self._kept: list[np.ndarray] | None = [] if keep_frames else None
-        self._shape = (0, config.height or 0, config.width or 0, 3)
+        width, height = larger_size(config) or (0, 0)
+        self._shape = (0, height, width, 3)
         self._folder: RunFolder | None = None
         self._writers: list[ClipWriter] = []
         self._sheet: SheetWriter | None = None
@@ -38,9 +40,11 @@ class Outputs:
         config = self._config
         if config.output_dir is not None:
             self._folder = folder = RunFolder(config.output_dir, first_words(config), self._seed)
-            self._sheet = SheetWriter(folder.path(SHEET), config.num_frames)
+            self._sheet = SheetWriter(folder.path(SHEET), written_frames(config))
             self._writers = [
-                ClipWriter(folder.path(file_name(CLIP, kind)), config.fps, kind=kind, metadata=compact(self._begun))
+                ClipWriter(
+                    folder.path(file_name(CLIP, kind)), written_fps(config), kind=kind, metadata=compact(self._begun)
+                )
                 for kind in dict.fromkeys(config.formats)
             ]
         return self
@@ -56,8 +60,8 @@ class Outputs:
             self._folder.abandon()
 
     def add(self, frames: UInt8[np.ndarray, "frames height width 3"]) -> None:
-        """Hand the next frames to everybody."""
-        if self._kept is not None:
+        """Hand the next frames to everybody; there may be none."""
+        if self._kept is not None and len(frames):
             self._kept.append(frames)
         for frame in frames:
             for writer in self._writers:
@@ -79,7 +83,7 @@ class Outputs:
         frames = np.concatenate(self._kept) if self._kept else np.zeros(self._shape, np.uint8)
         return Clip(
             frames=frames,
-            fps=self._config.fps,
+            fps=written_fps(self._config),
             seed=self._seed,
             run=whole,
             folder=folder,

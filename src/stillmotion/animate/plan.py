@@ -23,7 +23,9 @@ from stillmotion.animate.model_files import (
 from stillmotion.animate.script import CONTEXT_LENGTH, context_of, negatives_of, prompts_of
 from stillmotion.animate.steps import with_sampling
 from stillmotion.animate.unfinished import Interrupted
+from stillmotion.animate.upscaling import notes_on_size, second_denoise
 from stillmotion.checkpoints import FileInfo
+from stillmotion.data import require_interpolation
 from stillmotion.devices import choose_device, choose_dtype
 from stillmotion.errors import ConfigError, FileError
 
@@ -73,6 +75,8 @@ def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None, 
     check_lessons(config, model, files)
     config, sampling_notes = with_sampling(config, files)
     inputs = plan_inputs(config, files)
+    if config.interpolate > 1:
+        require_interpolation()
     if inputs.start is not None and config.freeinit_passes > 1:
         raise ConfigError(
             f"freeinit_passes: FreeInit makes the noise that a clip begins with, but this one begins with frames; expected 1, "
@@ -82,6 +86,7 @@ def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None, 
     settled = config.replace(
         seed=secrets.randbelow(2**32) if config.seed is None else config.seed,
         denoise=inputs.denoise,
+        upscale_denoise=second_denoise(config),
         context=config.context or context_of(config).schedule,
         context_length=config.context_length or min(window, positions_of(config, files) or window),
         device=str(device),
@@ -94,7 +99,7 @@ def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None, 
         files=files,
         device=device,
         dtype=dtype,
-        notes=(*_notes(config, device, dtype, files), *sampling_notes, *inputs.notes),
+        notes=(*_notes(config, device, dtype, files), *sampling_notes, *inputs.notes, *notes_on_size(config)),
         inputs=inputs,
         expected=dict(expected or {}),
     )

@@ -135,6 +135,9 @@ def _parameters(config: AnimateConfig, moved_by: str | None) -> str:
     }
     if config.denoise is not None:
         facts["Denoising strength"] = f"{config.denoise:g}"
+    if config.upscale > 1 and config.upscale_denoise is not None:
+        facts |= {"Hires upscale": f"{config.upscale:g}"}
+        facts.setdefault("Denoising strength", f"{config.upscale_denoise:g}")
     negative = [f"Negative prompt: {config.negative_prompt}"] if config.negative_prompt else []
     return "\n".join([config.prompt, *negative, ", ".join(f"{name}: {value}" for name, value in facts.items())])
 

@@ -52,6 +52,7 @@ GROUPS = {
         "freeinit_temporal",
     ],
     "sampling": ["num_inference_steps", "guidance_scale", "sampler", "noise_schedule"],
+    "larger and smoother": ["upscale", "upscale_denoise", "interpolate"],
     "output": ["output_dir", "formats", "state_every"],
     "machine": ["device", "dtype", "decode_chunk"],
 }
@@ -84,7 +85,10 @@ class ClipView:
             config = event.config
             self._tell(event.notes)
             self._screen.note(f"{config.num_frames} frames of {config.width}x{config.height}, {config.sampler}")
-            total = (config.num_inference_steps or 0) * config.freeinit_passes
+            if config.upscale > 1 or config.interpolate > 1:
+                self._screen.note(_written(config))
+            steps = config.num_inference_steps or 0
+            total = steps * config.freeinit_passes + int(steps * (config.upscale_denoise or 0))
             self._progress.show(f"denoising{_which(0, config.num_clips)}", 0, total or None)
         elif isinstance(event, sm.WindowDone):
             detail = f"window {event.window} of {event.windows}"
@@ -105,6 +109,14 @@ class ClipView:
 
 def _which(clip: int, num_clips: int) -> str:
     return f" clip {clip + 1} of {num_clips}" if num_clips > 1 else ""
+
+
+def _written(config: sm.AnimateConfig) -> str:
+    """Return what a second pass and frames in between make of a clip."""
+    from stillmotion.animate.upscaling import larger_size, written_fps, written_frames
+
+    width, height = larger_size(config) or (0, 0)
+    return f"written as {written_frames(config)} frames of {width}x{height} at {written_fps(config):g} fps"
 
 
 def _kept(count: int) -> str:

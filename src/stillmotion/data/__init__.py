@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from stillmotion.data.filming import film as film
     from stillmotion.data.formats import FORMATS as FORMATS
     from stillmotion.data.formats import ClipFormat as ClipFormat
+    from stillmotion.data.interpolation import Interpolator as Interpolator
+    from stillmotion.data.interpolation import require_interpolation as require_interpolation
     from stillmotion.data.latents import Encode as Encode
     from stillmotion.data.latents import LatentCache as LatentCache
     from stillmotion.data.latents import recipe_on_cache as recipe_on_cache

@@ -10,10 +10,10 @@ from diffusers import SchedulerMixin
 from jaxtyping import Float
 from torch import Tensor
 
-from stillmotion.errors import Cancelled, ConfigError, MismatchError
+from stillmotion.errors import Cancelled, MismatchError
 from stillmotion.sampling.context import Context, Window
 from stillmotion.sampling.denoiser import Denoiser, Guidance
-from stillmotion.sampling.start import noised
+from stillmotion.sampling.start import noised, set_steps
 from stillmotion.sampling.windowed import Look, WindowedPrediction
 from stillmotion.seeding import generator
 from stillmotion.shapes import fold_frames, unfold_frames
@@ -122,10 +122,7 @@ def sample(
 
 def _begun(sampler: SchedulerMixin, noise: Latents, num_inference_steps: int, course: Course) -> tuple[Latents, Tensor]:
     """Set the sampler's steps; return the latents before the first of them, and their timesteps."""
-    try:
-        sampler.set_timesteps(num_inference_steps, device=noise.device)
-    except ValueError as error:
-        raise ConfigError(f"num_inference_steps: {num_inference_steps} is not for this sampler: {error}") from error
+    set_steps(sampler, num_inference_steps, noise.device)
     if course.start_from is None:
         return noise * sampler.init_noise_sigma, sampler.timesteps
     return noised(sampler, course.start_from, noise, steps=num_inference_steps, denoise=course.denoise)

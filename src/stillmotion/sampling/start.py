@@ -25,6 +25,19 @@ def steps_taken(num_inference_steps: int, denoise: float) -> int:
     return taken
 
 
+def set_steps(sampler: SchedulerMixin, num_inference_steps: int, device: torch.device | str | None = None) -> None:
+    """Set the timesteps of a sampler; raise `ConfigError` where it cannot take so many steps."""
+    try:
+        sampler.set_timesteps(num_inference_steps, device=device)
+    except ValueError as error:
+        raise ConfigError(f"num_inference_steps: {num_inference_steps} is not for this sampler: {error}") from error
+
+
+def timesteps_left(sampler: SchedulerMixin, num_inference_steps: int, denoise: float) -> Tensor:
+    """Return the timesteps of the last `denoise` of the steps, as the sampler has them set."""
+    return _from(sampler.timesteps, num_inference_steps - steps_taken(num_inference_steps, denoise))
+
+
 def noised(
     sampler: SchedulerMixin, clean: Latents, noise: Latents, *, steps: int, denoise: float
 ) -> tuple[Latents, Tensor]:
@@ -35,7 +48,7 @@ def noised(
     begin = steps - steps_taken(steps, denoise)
     if hasattr(sampler, "set_begin_index"):
         sampler.set_begin_index(begin)
-    left = _from(sampler.timesteps, begin)
+    left = timesteps_left(sampler, steps, denoise)
     return sampler.add_noise(clean, noise, left[:1].repeat(len(noise))), left
 
 
