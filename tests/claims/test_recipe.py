@@ -17,7 +17,14 @@ from stillmotion.training.loop import LoopConfig
 ONCE = LoopConfig(num_steps=1)
 
 
-def test_every_stage_leaves_what_the_next_one_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OVER = ("depth", "neon", "pal", "stock", "stock-adapted", "stock-alone")
+"""What is trained over the models, beside the camera motions."""
+
+
+@pytest.mark.parametrize("over", [(), pytest.param(OVER, marks=pytest.mark.slow)], ids=["models", "all"])
+def test_every_stage_leaves_what_the_next_one_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: tuple[str, ...]
+) -> None:
     monkeypatch.setattr(cooking, "GATES", {})  # one step opens no gate
     config = RecipeConfig(
         folder=str(tmp_path),
@@ -28,22 +35,28 @@ def test_every_stage_leaves_what_the_next_one_loads(tmp_path: Path, monkeypatch:
         depth_pictures=4,
         style_pictures=2,
         stock_clips=1,
-        **dict.fromkeys(("camera_clips", "camera_steps", "style_steps", "word_steps", "adapter_steps"), 1),
+        **dict.fromkeys(
+            ("camera_clips", "camera_steps", "style_steps", "word_steps", "adapter_steps", "stock_steps"), 1
+        ),
     )
     first, *others = CAMERA_MOTIONS
-    whole = [name for name in stages(config) if name not in CAMERA_MOTIONS]
+    left = {*others, *OVER} - {*over}
+    whole = [name for name in stages(config) if name not in left | {first}]
     done = [step.stage for name in (*whole, first) for step in cook(config, only=name)]
     assert done == [*whole, first]
     assert not [step for name in (*whole, first) for step in cook(config, only=name)]  # nothing is done twice
-    assert [name for name, (mark, _) in stages(config).items() if not mark.exists()] == others
+    assert [name for name, (mark, _) in stages(config).items() if not mark.exists()] == [
+        name for name in stages(config) if name in left
+    ]
 
     weights = finish(config)
     assert sm.load(weights / "motion" / "v3_toyworld_mm.safetensors", expect=sm.MotionModule).variant.name == "v3"
     assert sm.load(brought_file("motion_loras", first, weights), expect=sm.MotionLora).weights
-    assert sm.load(brought_file("domain_adapter", "stock", weights), expect=sm.DomainAdapter).weights
-    assert sm.inspect(brought_file("loras", "neon", weights)).kind == "lora"
-    assert sm.inspect(brought_file("embeddings", "pal", weights)).words == ("<pal>",)
-    assert sm.inspect(brought_file("controls", "depth", weights)).kind == "controlnet"
+    if over:
+        assert sm.load(brought_file("domain_adapter", "stock", weights), expect=sm.DomainAdapter).weights
+        assert sm.inspect(brought_file("loras", "neon", weights)).kind == "lora"
+        assert sm.inspect(brought_file("embeddings", "pal", weights)).words == ("<pal>",)
+        assert sm.inspect(brought_file("controls", "depth", weights)).kind == "controlnet"
     assert load_judge(weights)(torch.zeros(1, 3, 128, 128)).measures.shape == (1, 6)
     pipe = StableDiffusionPipeline.from_pretrained(weights)
     assert pipe("a red ball", num_inference_steps=1).images[0].size == (models.PICTURE_SIZE, models.PICTURE_SIZE)
