@@ -32,11 +32,11 @@ def test_a_figure_holds_what_is_asked_of_it() -> None:
 def test_the_report_tells_every_figure() -> None:
     good = Figure(name="moves", values=[1, 1], at_least=0.9, as_share=True)
     bad = Figure(name="stays", values=[0.5, 0.7], at_most=0.4)
-    told = report({"C1": (Finding(figures=(good, bad), note="Seen: a star."), 90.0)})
+    told = report({"C1": (Finding(figures=(good, bad)), 90.0), "C9": (Finding(figures=(good,)), 30.0)})
     assert f"| C1 {CLAIMS['C1'].sentence} | no | 1.5 |" in told
     assert "| moves | 100.0% | 100.0% to 100.0% | 2 | at least 90.0% |" in told
     assert "| at most 0.4: no |" in told
-    assert "Seen: a star." in told
+    assert CLAIMS["C9"].note in told
     assert f"| C8 {CLAIMS['C8'].sentence} | not measured |  |" in told
 
 
@@ -73,7 +73,7 @@ def test_c1_falls_without_the_motion_module(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_finding_is_kept_for_the_same_clips_of_the_same_weights(tmp_path: Path) -> None:
-    finding = Finding(figures=(Figure(name="right", values=[True, False], at_least=0.4, as_share=True),), note="Seen.")
+    finding = Finding(figures=(Figure(name="right", values=[True, False], at_least=0.4, as_share=True),))
     claim, budget = CLAIMS["C1"], Budget(share=0.1, folder=tmp_path)
     assert kept(claim, budget) is None
     keep(claim, budget, finding, 12.5)

@@ -35,7 +35,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
             read[needed.name].append({AS_SAID: right, **gauge.read(frames)})
             yield Progress(done=2 * index + nth, total=2 * count)
         truth.append(gauge.read(drawn_frames(scene, budget.seed, index)))
-    yield Finding(figures=tuple(_figures(read, truth)), note=NOTE)
+    yield Finding(figures=tuple(_figures(read, truth)))
 
 
 def _figures(read: dict[str, list[dict[str, float]]], truth: Sequence[dict[str, float]]) -> Iterator[Figure]:
@@ -55,6 +55,7 @@ CLAIM = Claim(
     sentence="The temporal Transformer moves where a 1-D temporal convolution of as many parameters does not.",
     measured="Length of the flow, motion as the caption says and smoothness, of clips from the same noise.",
     where="§5.3, Fig. 6",
+    note=NOTE,
     measure=measure,
     needed=(TRANSFORMER, CONVOLUTION),
 )

@@ -90,8 +90,6 @@ class Finding:
     """What came out of one claim."""
 
     figures: tuple[Figure, ...]
-    note: str = ""
-    """What was seen beside, and the reason looked for where the claim does not hold."""
 
     @property
     def holds(self) -> bool:
@@ -143,6 +141,8 @@ class Claim:
     """Where the paper says it."""
     measure: Callable[[Budget], Iterator[Progress | Finding]]
     """Yields progress, and at last the finding."""
+    note: str = ""
+    """What is to be known of the measure, and the reason looked for where the claim does not hold."""
     needed: tuple[Needed, ...] = ()
     """What was trained for it."""
 

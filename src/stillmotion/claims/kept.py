@@ -30,7 +30,7 @@ def kept(claim: Claim, budget: Budget) -> tuple[Finding, float] | None:
         if told["made_of"] != _made_of(claim, budget):
             return None
         figures = tuple(_figure(figure) for figure in told["finding"]["figures"])
-        return Finding(figures=figures, note=str(told["finding"]["note"])), float(told["seconds"])
+        return Finding(figures=figures), float(told["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # what cannot be read is measured again
 

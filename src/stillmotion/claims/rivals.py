@@ -92,7 +92,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
                 right = float(read_clip(judge, frames, scene).motion)
                 read[method].append({AS_SAID: right, **gauge.read(frames, scene.caption, stills)})
                 yield Progress(done=len(read) * index + nth, total=len(read) * count)
-    yield Finding(figures=(*_differences(read), *_means(read)), note=NOTE)
+    yield Finding(figures=(*_differences(read), *_means(read)))
 
 
 def _differences(read: Mapping[str, Sequence[dict[str, float]]]) -> Iterator[Figure]:
@@ -120,5 +120,6 @@ CLAIM = Claim(
     sentence="AnimateDiff is smoother and nearer to the image model than Text2Video-Zero and Tune-A-Video.",
     measured="The three CLIP scores, the flow's measures and the judge's reading of the motion, on paired clips.",
     where="§5.2, Table 1",
+    note=NOTE,
     measure=measure,
 )

@@ -34,7 +34,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
             clips.append({AS_SAID: float(read_clip(judge, frames, scene).motion), **gauge.read(frames)})
             yield Progress(done=2 * index + nth, total=2 * count)
         truth.append(gauge.read(drawn_frames(scene, budget.seed, index)))
-    yield Finding(figures=tuple(_figures(read[LINEAR], read[SCALED], truth)), note=NOTE)
+    yield Finding(figures=tuple(_figures(read[LINEAR], read[SCALED], truth)))
 
 
 def _figures(
@@ -56,5 +56,6 @@ CLAIM = Claim(
     sentence="The linear schedule avoids the flicker and the low saturation of Stable Diffusion's scaled-linear one.",
     measured="Flicker and saturation of clips with the same weights, captions and noise under both schedules.",
     where="the first report, arXiv 2307.04725v1",
+    note=NOTE,
     measure=measure,
 )

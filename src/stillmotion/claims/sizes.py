@@ -71,7 +71,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
         moving.append(Figure(name=f"{AS_SAID}: {case.name}", values=right, at_least=case.wanted, as_share=True))
         values = all_of("smoothness", read)
         smooth.append(Figure(name=f"smoothness: {case.name}", values=values, scale="smoothness"))
-    yield Finding(figures=(*moving, *smooth), note=NOTE)
+    yield Finding(figures=(*moving, *smooth))
 
 
 CLAIM = Claim(
@@ -79,5 +79,6 @@ CLAIM = Claim(
     sentence="A motion module trained at one size serves other sizes and lengths.",
     measured="The judge reads the motion, and CLIP the smoothness, of clips in other sizes and lengths than the trained one.",
     where="its released configurations train at 256x256 and sample at 512x512",
+    note=NOTE,
     measure=measure,
 )

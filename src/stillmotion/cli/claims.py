@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         screen.table(
             ["figure", "mean", "95 % interval", "clips", "wanted"], [row(figure) for figure in finding.figures]
         )
-        screen.note(f"{name} {'holds' if finding.holds else 'does not hold'}. {finding.note}".rstrip())
+        screen.note(f"{name} {'holds' if finding.holds else 'does not hold'}. {CLAIMS[name].note}".rstrip())
     if arguments.write is not None:
         write_report(found, arguments.write)
     return 0 if all(finding.holds for finding, _ in found.values()) else 1
