@@ -57,9 +57,9 @@ class RecipeConfig:
     """Steps of a personal style's LoRA."""
     style_rate: float = 1e-3
     """Its peak rate."""
-    whole_steps: int = 120
+    whole_steps: int = 160
     """Steps of a personal style's DreamBooth."""
-    whole_rate: float = 2e-4
+    whole_rate: float = 8e-4
     """Its peak rate."""
     word_steps: int = 150
     """Steps of the textual inversion."""
