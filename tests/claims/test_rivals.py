@@ -14,7 +14,7 @@ from stillmotion.claims.finding import Budget, Finding, Progress
 from stillmotion.data import probe
 from stillmotion.toyworld.language import MOTIONS, parse
 
-BUDGET = Budget(share=0.3)  # three captions
+BUDGET = Budget(share=3 / rivals.COUNT)  # three captions
 
 
 def found(monkeypatch: pytest.MonkeyPatch, *, equal: bool = False, unplugged: bool = False) -> Finding:

@@ -174,7 +174,7 @@ class AnimateConfig(Config):
     """How many clips are made, each with the seed after the last one's."""
 
     fps: Annotated[float, Limits(minimum=0.1, maximum=240)] = 8.0
-    """Frames per second that the clip plays at, before any are put in between."""
+    """Frames per second that the clip plays at."""
 
     interpolate: Annotated[int, Limits(minimum=1, maximum=8)] = 1
     """How many frames each becomes, the others between it and the next and the rate as much higher; 1 puts none in between."""
