@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from stillmotion.claims.brought import file_of
 from stillmotion.claims.filming import Frames, Studio
 from stillmotion.claims.finding import Budget, Claim, Figure, Finding, Needed, Progress
-from stillmotion.claims.score import drawn_scenes
+from stillmotion.claims.score import drawn_scenes, pixels_of
 from stillmotion.config import AdapterFile
 from stillmotion.toyworld.stock import mark_strength
 
@@ -27,8 +25,7 @@ NOTE = (
 
 def mark_in(frames: Frames) -> float:
     """Return how strongly the stock footage's mark shows in a clip: 1 as in the footage."""
-    pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
-    return float(mark_strength(pixels).mean())
+    return float(mark_strength(pixels_of(frames)).mean())
 
 
 def measure(budget: Budget) -> Iterator[Progress | Finding]:

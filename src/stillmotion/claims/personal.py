@@ -5,20 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
 from stillmotion.claims.brought import file_of, recipe_of
 from stillmotion.claims.filming import Frames, Studio
 from stillmotion.claims.finding import Budget, Claim, Figure, Finding, Needed, Progress
 from stillmotion.claims.recipe.personal import PAL, WORD, train_whole, whole_folder
-from stillmotion.claims.score import drawn_frames, drawn_scenes, read_clip
+from stillmotion.claims.score import drawn_frames, drawn_scenes, read_clip, share_showing
 from stillmotion.config import AdapterFile, EmbeddingFile
 from stillmotion.seeding import generator
 from stillmotion.t2i.clip_pair import ClipPair, load_clip
-from stillmotion.toyworld import Scene, load_judge, motion_file, weights_folder
-from stillmotion.toyworld.judge import Judge
-from stillmotion.toyworld.language import COLOURS, SHAPES, draw_scene
+from stillmotion.toyworld import load_judge, motion_file, weights_folder
+from stillmotion.toyworld.language import draw_scene
 
 COUNT, DRAWN = 6, 24
 KEPT = 0.9
@@ -91,8 +87,8 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
         caption = scene.caption.replace(f"{PAL.colour} {PAL.shape}", WORD)
         fields = {"embeddings": (EmbeddingFile(file_of(WORD_FILE, budget)),)}
         still, frames = _both(studio, caption, budget.seed + index, "pal", fields)
-        friend.stills.append(_shows(judge, still, PAL))
-        friend.clips.append(_shows(judge, frames, PAL))
+        friend.stills.append(share_showing(judge, still, PAL))
+        friend.clips.append(share_showing(judge, frames, PAL))
         friend.moves.append(read_clip(judge, frames, scene).motion)
         done += 1
         yield Progress(done=done, total=total)
@@ -133,15 +129,6 @@ def _kept(takes: Takes) -> Sequence[float]:
     """Return what each clip has of what the stills have on average."""
     whole = sum(takes.stills) / len(takes.stills)
     return [value / max(whole, 1e-6) for value in takes.clips]
-
-
-def _shows(judge: Judge, frames: Frames, scene: Scene) -> float:
-    """Return the share of frames in which the judge sees that shape in that colour."""
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 1).float() / 127.5 - 1
-    with torch.no_grad():
-        seen = judge(pixels)
-    shape, colour = SHAPES.index(scene.shape), COLOURS.index(str(scene.colour))
-    return float(((seen.best("shape") == shape) & (seen.best("colour") == colour)).float().mean())
 
 
 CLAIM = Claim(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from stillmotion.animate import AnimateConfig, Session, animate
 from stillmotion.seeding import generator
 from stillmotion.toyworld import load_judge
 from stillmotion.toyworld.judge import Judge, Verdict, judge_clip
-from stillmotion.toyworld.language import MOTIONS, Scene, draw_scene
+from stillmotion.toyworld.language import COLOURS, MOTIONS, SHAPES, Scene, draw_scene
 from stillmotion.toyworld.world import draw_clips
 
 WANTED = {"colour": 0.95, "place": 0.95, "shape": 0.85, "motion": 0.85, "identity": 0.90}
@@ -58,11 +58,25 @@ def drawn_frames(scene: Scene, seed: int, index: int = 0) -> Frames:
     return ((drawn + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
 
 
+def pixels_of(frames: Frames) -> Float[torch.Tensor, "frames 3 height width"]:
+    """Return a clip's bytes as pixels in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 1).float() / 127.5 - 1
+
+
+@torch.no_grad()
 def read_clip(judge: Judge, frames: Frames, scene: Scene) -> Verdict:
     """Return the judge's verdict on one clip."""
-    pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
-    with torch.no_grad():
-        return judge_clip(judge(pixels), scene)
+    return judge_clip(judge(pixels_of(frames)), scene)
+
+
+@torch.no_grad()
+def share_showing(judge: Judge, frames: Frames, scene: Scene) -> float:
+    """Return the share of frames in which the judge sees the scene's shape, and its colour where it has one."""
+    seen = judge(pixels_of(frames))
+    right = seen.best("shape") == SHAPES.index(scene.shape)
+    if scene.colour is not None:
+        right &= seen.best("colour") == COLOURS.index(scene.colour)
+    return float(right.float().mean())
 
 
 def score(

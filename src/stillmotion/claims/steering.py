@@ -12,13 +12,13 @@ from PIL import Image
 from stillmotion.claims.brought import file_of
 from stillmotion.claims.filming import Frames, Studio
 from stillmotion.claims.finding import Budget, Claim, Figure, Finding, Needed, Progress
-from stillmotion.claims.score import drawn_scenes
+from stillmotion.claims.score import drawn_scenes, pixels_of, share_showing
 from stillmotion.config import ControlFile
 from stillmotion.toyworld import load_judge
 from stillmotion.toyworld.choreography import Poses
 from stillmotion.toyworld.drawing import Look, draw_depth
 from stillmotion.toyworld.judge import Judge
-from stillmotion.toyworld.language import SHAPES
+from stillmotion.toyworld.language import Scene
 from stillmotion.toyworld.world import draw_clips
 
 COUNT = 10
@@ -28,9 +28,8 @@ DEPTH = Needed("controls", "depth")
 
 def path_error(judge: Judge, frames: Frames, poses: Poses) -> float:
     """Return how far the object is from where it should be, in widths, on average over the frames."""
-    pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
     with torch.no_grad():
-        x, y, *_ = judge(pixels).measures.unbind(1)
+        x, y, *_ = judge(pixels_of(frames)).measures.unbind(1)
     return float(torch.hypot(x - poses.x[0], y - poses.y[0]).mean())
 
 
@@ -46,7 +45,7 @@ def measure(budget: Budget) -> Iterator[Progress | Finding]:
             control = ControlFile(path=file_of(DEPTH, budget), source=folder)
             frames = studio.film(caption, budget.seed + index, called=scene.motion or "", controls=(control,))
         steered.append(path_error(judge, frames, drawn.poses))
-        objects.append(_shows(judge, frames, scene.shape))
+        objects.append(share_showing(judge, frames, Scene(shape=scene.shape)))
         yield Progress(done=2 * index + 1, total=2 * count)
         frames = studio.film(caption, budget.seed + index, called="free")
         free.append(path_error(judge, frames, drawn.poses))
@@ -67,14 +66,6 @@ def _write_depth(look: Look, poses: Poses, folder: Path) -> None:
     for index, frame in enumerate(draw_depth(look, poses)):
         pixels = ((frame + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{index:03}.png")
-
-
-def _shows(judge: Judge, frames: Frames, shape: str) -> float:
-    """Return the share of frames in which the judge sees that shape."""
-    pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
-    with torch.no_grad():
-        seen = judge(pixels).best("shape")
-    return float((seen == SHAPES.index(shape)).float().mean())
 
 
 CLAIM = Claim(

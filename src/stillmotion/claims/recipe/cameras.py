@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillmotion.claims.recipe.config import RecipeConfig
-from stillmotion.claims.recipe.jobs import LICENCE, latents_of, trained
+from stillmotion.claims.recipe.jobs import latents_of, trained, usual
 from stillmotion.toyworld import brought_file
 from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
@@ -20,16 +20,12 @@ def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
         stage="motion_lora",
         data=latents_of(config, f"toyworld:{config.camera_clips}:{motion}", folder / f"{motion}-latents"),
         output_dir=folder / motion,
-        model=str(weights),
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
         rank=RANK,
         num_steps=config.camera_steps,
         batch_size=CLIPS_PER_STEP,
         learning_rate=config.camera_rate,
-        decay_from=0.5,
         dialects=("stillmotion",),
-        seed=config.seed,
-        device=config.device,
-        licence=LICENCE,
+        **usual(config),
     )
     yield from trained(job, brought_file("motion_loras", motion, weights))

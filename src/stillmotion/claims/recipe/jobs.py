@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stillmotion.claims.recipe.config import RecipeConfig
 from stillmotion.toyworld import models
@@ -13,7 +14,16 @@ from stillmotion.training.loop import StepDone
 from stillmotion.training.personalization import PersonalizeConfig, personalizing
 from stillmotion.training.preparing import PrepareConfig, preparing
 
-LICENCE = "Apache-2.0"
+
+def usual(config: RecipeConfig) -> dict[str, Any]:
+    """Return the fields that all these jobs share: over the recipe's own model, the rate falling from half of the steps."""
+    return {
+        "model": str(Path(config.folder) / "weights"),
+        "decay_from": 0.5,
+        "seed": config.seed,
+        "device": config.device,
+        "licence": "Apache-2.0",
+    }
 
 
 def latents_of(config: RecipeConfig, clips: str, folder: Path) -> str:

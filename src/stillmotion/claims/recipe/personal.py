@@ -9,7 +9,7 @@ from PIL import Image
 
 from stillmotion.claims.recipe.caches import to_bytes
 from stillmotion.claims.recipe.config import RecipeConfig
-from stillmotion.claims.recipe.jobs import LICENCE, personalised
+from stillmotion.claims.recipe.jobs import personalised, usual
 from stillmotion.seeding import generator
 from stillmotion.toyworld import brought_file
 from stillmotion.toyworld.choreography import CLIP_FRAMES
@@ -32,16 +32,12 @@ def train_style(config: RecipeConfig, style: str) -> Iterator[StepDone]:
         layers="transformer",
         pictures=_pictures_in(style, Path(config.folder) / "personal" / f"{style}-pictures", config),
         output_dir=Path(config.folder) / "personal" / style,
-        model=str(weights),
         num_steps=config.style_steps,
         learning_rate=config.style_rate,
         batch_size=8,
         caption_dropout=0.1,
-        decay_from=0.5,
         dialects=("diffusers",),
-        seed=config.seed,
-        device=config.device,
-        licence=LICENCE,
+        **usual(config),
     )
     yield from personalised(job, brought_file("loras", style, weights))
 
@@ -56,15 +52,11 @@ def train_word(config: RecipeConfig) -> Iterator[StepDone]:
         num_vectors=NUM_VECTORS,
         initial_words="red ball",
         output_dir=folder / "pal",
-        model=str(weights),
         num_steps=config.word_steps,
         learning_rate=config.word_rate,
         batch_size=8,
-        decay_from=0.5,
         dialects=("diffusers",),
-        seed=config.seed,
-        device=config.device,
-        licence=LICENCE,
+        **usual(config),
     )
     yield from personalised(job, brought_file("embeddings", "pal", weights))
 
@@ -103,16 +95,12 @@ def train_whole(config: RecipeConfig, style: str) -> Iterator[StepDone]:
         method="dreambooth",
         pictures=_pictures_in(style, Path(config.folder) / "personal" / f"{style}-pictures", config),
         output_dir=Path(config.folder) / "personal" / f"{style}-dreambooth",
-        model=str(Path(config.folder) / "weights"),
         num_steps=config.whole_steps,
         learning_rate=config.whole_rate,
         batch_size=8,
         caption_dropout=0.1,
-        decay_from=0.5,
         dialects=("diffusers",),
-        seed=config.seed,
-        device=config.device,
-        licence=LICENCE,
+        **usual(config),
     )
     yield from personalised(job, whole_folder(config, style))
 

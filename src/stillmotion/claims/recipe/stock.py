@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillmotion.claims.recipe.config import RecipeConfig
-from stillmotion.claims.recipe.jobs import LICENCE, latents_of, trained
+from stillmotion.claims.recipe.jobs import latents_of, trained, usual
 from stillmotion.config import AdapterFile
 from stillmotion.toyworld import brought_file
 from stillmotion.training import TrainConfig
@@ -25,16 +25,12 @@ def train_adapter(config: RecipeConfig) -> Iterator[StepDone]:
         stage="domain_adapter",
         data=_footage(config),
         output_dir=folder / "adapter",
-        model=str(weights),
         rank=ADAPTER_RANK,
         num_steps=config.adapter_steps,
         batch_size=FRAMES_PER_STEP,
         learning_rate=config.adapter_rate,
-        decay_from=0.5,
         dialects=("stillmotion",),
-        seed=config.seed,
-        device=config.device,
-        licence=LICENCE,
+        **usual(config),
     )
     yield from trained(job, brought_file("domain_adapter", "stock", weights))
 
@@ -47,18 +43,14 @@ def train_on_stock(config: RecipeConfig, name: str, *, adapted: bool) -> Iterato
         stage="motion_lora",
         data=_footage(config),
         output_dir=folder / name,
-        model=str(weights),
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
         domain_adapter=adapter,
         rank=MOTION_RANK,
         num_steps=config.stock_steps,
         batch_size=CLIPS_PER_STEP,
         learning_rate=config.camera_rate,
-        decay_from=0.5,
         dialects=("stillmotion",),
-        seed=config.seed,
-        device=config.device,
-        licence=LICENCE,
+        **usual(config),
     )
     yield from trained(job, brought_file("motion_loras", name, weights))
 
