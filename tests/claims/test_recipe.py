@@ -17,7 +17,7 @@ from stillmotion.training.loop import LoopConfig
 ONCE = LoopConfig(num_steps=1)
 
 
-OVER = ("depth", "neon", "pal", "stock", "stock-adapted", "stock-alone")
+OVER = ("depth", "few-step", "neon", "pal", "stock", "stock-adapted", "stock-alone")
 """What is trained over the models, beside the camera motions."""
 
 
@@ -32,6 +32,7 @@ def test_every_stage_leaves_what_the_next_one_loads(
         num_clips=2,
         **dict.fromkeys(("vae", "clip", "text", "base", "judge", "motion"), ONCE),
         depth=ONCE,
+        few_step=ONCE,
         depth_pictures=4,
         style_pictures=2,
         stock_clips=1,
@@ -54,6 +55,8 @@ def test_every_stage_leaves_what_the_next_one_loads(
     assert sm.load(brought_file("motion_loras", first, weights), expect=sm.MotionLora).weights
     if over:
         assert sm.load(brought_file("domain_adapter", "stock", weights), expect=sm.DomainAdapter).weights
+        assert sm.load(brought_file("motion_loras", "few-step", weights), expect=sm.MotionLora).weights
+        assert sm.load(brought_file("domain_adapter", "few-step", weights), expect=sm.DomainAdapter).weights
         assert sm.inspect(brought_file("loras", "neon", weights)).kind == "lora"
         assert sm.inspect(brought_file("embeddings", "pal", weights)).words == ("<pal>",)
         assert sm.inspect(brought_file("controls", "depth", weights)).kind == "controlnet"

@@ -362,6 +362,7 @@ def test_bad_input_is_named_before_anything_is_loaded(config: TrainConfig, tmp_p
     for changes, said in (
         ({"rank": 0}, "rank: expected an integer from 1"),
         ({"rank": 4}, "rank: a motion module is trained whole"),
+        ({"strategy": "fsdp", "optimizer": "muon"}, "optimizer: muon takes whole matrices"),
         ({"micro_batch_size": 3}, "micro_batch_size: expected a divisor of batch_size 4"),
         ({"stage": "motion_lora"}, "motion: a MotionLoRA is trained for a motion module"),
         ({"stage": "motion_lora", "motion": "a", "horizontal_flip": True}, "horizontal_flip"),

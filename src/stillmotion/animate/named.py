@@ -8,10 +8,10 @@ from stillmotion.data import CAMERA_MOTIONS
 from stillmotion.toyworld import brought_file
 
 NAMES: Mapping[str, Sequence[str]] = {
-    "motion_loras": tuple(CAMERA_MOTIONS),
+    "motion_loras": (*CAMERA_MOTIONS, "few-step"),
     "loras": ("neon",),
     "embeddings": ("pal",),
-    "domain_adapter": ("stock",),
+    "domain_adapter": ("stock", "few-step"),
     "controls": ("depth",),
 }
 """What each field may say in place of a file."""

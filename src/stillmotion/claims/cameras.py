@@ -15,7 +15,7 @@ from stillmotion.seeding import generator
 from stillmotion.toyworld.language import draw_scene
 
 COUNT, PAIR_COUNT = 20, 6
-FRAMES, STEPS = 8, 8  # where a camera goes shows early, and these are most of all the claims' clips
+FRAMES, STEPS = 16, 8  # of 8 frames a camera goes half as far; few steps, since these are most of all the claims' clips
 PAIRS = (("zoom-in", "pan-left"), ("tilt-up", "roll-clockwise"))
 WANTED = 0.9
 NEEDED = tuple(Needed("motion_loras", name) for name in CAMERA_MOTIONS)

@@ -1,7 +1,6 @@
 """`claims`: the paper's claims, measured on the toyworld."""
 
 import argparse
-import time
 from pathlib import Path
 
 from stillmotion.cli.parsing import Parser
@@ -32,16 +31,19 @@ def _arguments(parser: Parser) -> None:
         metavar="FOLDER",
         help="Where findings, and what is trained on the way, are kept; a run in it goes on. [runs/claims]",
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="How many claims are measured at once, each on its cores. [1]"
+    )
     parser.add_argument("--again", action="store_true", help="Measure anew what a run in the folder has found already.")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="Write the report here, and its plots beside.")
 
 
 def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.claims.all_claims import CLAIMS
-    from stillmotion.claims.brought import measuring
-    from stillmotion.claims.finding import Budget, Finding
-    from stillmotion.claims.kept import keep, kept
+    from stillmotion.claims.finding import Budget, Progress
+    from stillmotion.claims.kept import kept
     from stillmotion.claims.report import row, write_report
+    from stillmotion.claims.side_by_side import measured
     from stillmotion.errors import ConfigError
     from stillmotion.t2i.quiet import hide_loading_bars
 
@@ -49,6 +51,10 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         raise ConfigError(f"claims: expected names out of {', '.join(CLAIMS)}, got {unknown[0]!r}")
     if not 0 < arguments.share <= 1:
         raise ConfigError(f"--share: expected a number above 0 and up to 1, got {arguments.share}")
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs: expected 1 or more, got {arguments.jobs}")
+    if arguments.jobs > 1 and arguments.retrain:
+        raise ConfigError("--jobs: expected 1 with --retrain, since stages of the recipe follow one another")
     if arguments.write is not None and not arguments.write.absolute().parent.is_dir():
         raise ConfigError(f"--write: there is no folder {arguments.write.absolute().parent}; make it first")
     if arguments.write is not None and not arguments.write.suffix:
@@ -64,19 +70,16 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         retrain=arguments.retrain,
         folder=arguments.folder,
     )
-    found: dict[str, tuple[Finding, float]] = {}
+    before = {name: None if arguments.again else kept(CLAIMS[name], budget) for name in chosen}
+    found = {name: told for name, told in before.items() if told}
+    open_ones = [CLAIMS[name] for name in chosen if name not in found]
     with screen.progress() as progress:
-        for name in chosen:
-            claim, began = CLAIMS[name], time.perf_counter()
-            if not arguments.again and (before := kept(claim, budget)):
-                found[name] = before
-                continue
-            for told in measuring(claim, budget):
-                if isinstance(told, Finding):
-                    found[name] = (told, time.perf_counter() - began)
-                    keep(claim, budget, *found[name])
-                else:
-                    progress.show(f"{name} {told.what}".rstrip(), told.done, told.total)
+        for name, told in measured(open_ones, budget, jobs=arguments.jobs):
+            if isinstance(told, Progress):
+                progress.show(f"{name} {told.what}".rstrip(), told.done, told.total)
+            else:
+                found[name] = told
+    found = {name: found[name] for name in chosen}
     for name, (finding, seconds) in found.items():
         screen.note(f"{name}: {CLAIMS[name].sentence} ({seconds / 60:.1f} minutes)")
         screen.table(

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -72,9 +73,8 @@ class ProgressView:
     def __init__(self, console: Console, *, plain: bool) -> None:
         self._console = console
         self._bars = None if plain else _bars(console)
-        self._task: TaskID | None = None
-        self._stage = ""
-        self._began = self._said = 0.0
+        self._stages: dict[str, _Stage] = {}
+        self._said = 0.0
         self._last = time.monotonic()
 
     def __enter__(self) -> "ProgressView":
@@ -90,17 +90,26 @@ class ProgressView:
 
     def show(self, stage: str, done: int, total: int | None, detail: str = "") -> None:
         """Show that `done` of `total` parts of `stage` are finished; no total where it is not known."""
-        fresh, now = stage != self._stage, time.monotonic()
-        if fresh:
-            self._stage, self._began = stage, self._last  # its first part has taken since the last one's end
-        self._last = now
-        if self._bars:
-            if fresh or self._task is None:
-                self._task = self._bars.add_task(stage, total=total)
-            self._bars.update(self._task, completed=done, total=total, description=f"{stage} {detail}".strip())
+        known, now = self._stages.get(stage), time.monotonic()
+        fresh = known is None or done < known.done
+        if known is None or fresh:  # its first part has taken since the last one's end
+            task = self._bars.add_task(stage, total=total) if self._bars else None
+            known = self._stages[stage] = _Stage(self._last, task)
+        known.done, self._last = done, now
+        if self._bars and known.task is not None:
+            self._bars.update(known.task, completed=done, total=total, description=f"{stage} {detail}".strip())
         elif fresh or done == total or now - self._said >= SECONDS_BETWEEN_LINES:
             self._said = now
-            self._console.print(f"{stage}{_counted(done, total, now - self._began)} {detail}".rstrip(), markup=False)
+            self._console.print(f"{stage}{_counted(done, total, now - known.began)} {detail}".rstrip(), markup=False)
+
+
+@dataclass
+class _Stage:
+    """One of the stages that advance, one after another or side by side; one that is behind itself has begun anew."""
+
+    began: float
+    task: TaskID | None
+    done: int = 0
 
 
 def _bars(console: Console) -> Progress:

@@ -90,6 +90,10 @@ class TrainConfig(RunConfig):
                 "horizontal_flip: a mirrored clip moves the other way; leave it off for a MotionLoRA",
             ),
             (fsdp and not module, "strategy: fsdp parts a motion module; a LoRA is small enough for ddp"),
+            (
+                fsdp and self.optimizer == "muon",
+                "optimizer: muon takes whole matrices, and fsdp parts them; take adamw",
+            ),
             (fsdp and self.precision == "float16", "precision: fsdp computes in float32 or bfloat16"),
             (fsdp and self.buckets, "buckets: with fsdp all processes compute clips of one size; leave them off"),
         )

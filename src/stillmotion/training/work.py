@@ -139,6 +139,8 @@ def loop_config(config: RunConfig) -> LoopConfig:
     return LoopConfig(
         num_steps=config.num_steps,
         learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        muon_rate=config.muon_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup_steps,

@@ -9,7 +9,7 @@ from stillmotion.toyworld import brought_file
 from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
 
-RANK = 16
+RANK = 8
 CLIPS_PER_STEP = 1
 
 
@@ -24,7 +24,8 @@ def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
         rank=RANK,
         num_steps=config.camera_steps,
         batch_size=CLIPS_PER_STEP,
-        learning_rate=config.camera_rate,
+        optimizer="muon",
+        muon_rate=config.camera_rate,
         dialects=("stillmotion",),
         **usual(config),
     )

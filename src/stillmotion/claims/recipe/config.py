@@ -43,10 +43,12 @@ class RecipeConfig:
     """The training of each of the two architectures that are compared, the base frozen."""
     camera_clips: int = 32
     """Drawn clips of each camera motion; the paper takes 20 to 50."""
-    camera_steps: int = 300
+    camera_steps: int = 400
     """Steps of each camera motion's MotionLoRA."""
-    camera_rate: float = 3e-3
-    """Their peak rate; matrices of low rank at widths of 128 bear more than those of large models."""
+    camera_rate: float = 0.02
+    """Muon's peak rate for them."""
+    few_step: LoopConfig = field(default=LoopConfig(num_steps=400, optimizer="muon", muon_rate=0.02))
+    """The distillation to four steps."""
     depth_pictures: int = 3072
     """Drawn stills for the depth ControlNet."""
     depth: LoopConfig = field(default=LoopConfig(num_steps=900, learning_rate=5e-4, ema_decay=0.98))
@@ -67,12 +69,14 @@ class RecipeConfig:
     """Its peak rate: two vectors are all that is trained."""
     stock_clips: int = 48
     """Drawn clips of stock footage."""
-    stock_steps: int = 200
+    stock_steps: int = 250
     """Steps of the motion that is learnt of stock footage, with the adapter and without."""
-    adapter_steps: int = 300
+    stock_rate: float = 0.02
+    """Muon's peak rate for it."""
+    adapter_steps: int = 400
     """Steps of the domain adapter."""
-    adapter_rate: float = 1e-3
-    """Its peak rate."""
+    adapter_rate: float = 0.02
+    """Muon's peak rate for it."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=1000, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
     """The training of the network that reads pictures back."""
 

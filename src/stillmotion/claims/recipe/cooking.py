@@ -8,6 +8,8 @@ from pathlib import Path
 from stillmotion.claims.recipe.cameras import train_camera
 from stillmotion.claims.recipe.config import RecipeConfig, StageStep
 from stillmotion.claims.recipe.depth import train_depth
+from stillmotion.claims.recipe.few_steps import NAME as FEW_STEP
+from stillmotion.claims.recipe.few_steps import train_few_steps
 from stillmotion.claims.recipe.gates import check_base, check_text
 from stillmotion.claims.recipe.generation import train_ablation, train_base, train_motion
 from stillmotion.claims.recipe.perception import train_clip, train_judge, train_text, train_vae
@@ -36,6 +38,7 @@ def stages(config: RecipeConfig) -> dict[str, tuple[Path, Stage]]:
         "judge": (weights / "judge" / "model.safetensors", train_judge),
         "motion": (weights / "motion" / "v3_toyworld_mm.safetensors", train_motion),
         "depth": (brought_file("controls", "depth", weights) / "config.json", train_depth),
+        FEW_STEP: (brought_file("domain_adapter", FEW_STEP, weights), train_few_steps),
         **{name: _job("motion_loras", name, weights, partial(train_camera, motion=name)) for name in CAMERA_MOTIONS},
         "neon": _job("loras", "neon", weights, partial(train_style, style="neon")),
         "pal": _job("embeddings", "pal", weights, train_word),
