@@ -164,6 +164,12 @@ def test_the_plan_counts_it(job: Job) -> None:
     assert "upscale" not in dict(Outline.of(job()).facts())
 
 
+def test_the_plan_counts_only_the_steps_that_draw_a_video_anew(job: Job, tmp_path: Path) -> None:
+    video = write_clip(np.zeros((4, 32, 32, 3), np.uint8), tmp_path / "in.gif", 8.0).path
+    outline = Outline.of(job(video=video, denoise=0.3, num_inference_steps=10, width=32, height=32))
+    assert (outline.passes, outline.second_passes) == (3, 0)
+
+
 def test_frames_in_between_go_into_every_file(job: Job, tmp_path: Path) -> None:
     plain = frames(job())
     how = {"output_dir": tmp_path, "formats": ["mp4", "gif", "png", "webp"], "interpolate": 3, "decode_chunk": 1}

@@ -40,8 +40,12 @@ class Outline:
         """Return the outline of a job that is checked as `animate` checks it; errors as `make_plan`."""
         plan = make_plan(config)
         context, frames = context_of(plan.config), plan.config.num_frames
-        steps = tuple(context.windows(frames, step) for step in range(plan.config.num_inference_steps or STEPS))
-        second = steps[: steps_taken(len(steps), plan.config.upscale_denoise)] if plan.config.upscale_denoise else ()
+        whole = tuple(context.windows(frames, step) for step in range(plan.config.num_inference_steps or STEPS))
+
+        def taken(share: float | None) -> tuple[tuple[Window, ...], ...]:
+            return whole[: steps_taken(len(whole), share)] if share else ()
+
+        steps, second = taken(plan.config.denoise) or whole, taken(plan.config.upscale_denoise)
         return cls(config=plan.config, steps=steps, second=second, notes=plan.notes)
 
     @property
