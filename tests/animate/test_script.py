@@ -203,6 +203,15 @@ def test_prompt_travel_json(tmp_path: Path) -> None:
     assert [str(x) for x in (*first.loras, *first.motion_loras)] == ["s.safetensors:0.6", "zoom.ckpt:1.0"]
 
 
+def test_what_a_prompt_travel_file_says_to_another_command_is_told_and_left_out() -> None:
+    enlarging = {"scheduler": "ddim", "steps": 20, "controlnet_tile": {"enable": True}}
+    (found,) = translated(
+        {"prompt_map": {"0": "a"}, "steps": 3, "upscale_config": enlarging, "context_schedule": "uniform"}
+    )
+    assert AnimateConfig.from_dict(found.fields).upscale == 1
+    assert [note.split(":")[0] for note in found.notes] == ["context_schedule", "upscale_config"]
+
+
 def test_our_own_file_may_have_a_map_alone() -> None:
     (found,) = translated({"prompt_map": {0: "a", 8: "b"}, "seed": 3})
     assert prompts_of(AnimateConfig.from_dict(found.fields)) == {0: "a", 8: "b"}

@@ -31,6 +31,11 @@ _TRAVEL_ONLY = {
     "n_prompt", "n_prompts", "prompts", "motion_module", "steps", "scheduler", "lora_map", "motion_lora_map", "path",
     "prompt_fixed_ratio", "vae_path", "base", "compile",
 }  # fmt: skip
+_ELSEWHERE = {
+    "context_schedule": "not followed",
+    "upscale_config": "for that program's tile-upscale, not followed; see --upscale",
+}
+"""What a clip is made without, as it stands there, and what is said of it."""
 _UNSAID = {
     "name",
     "compile",
@@ -38,8 +43,8 @@ _UNSAID = {
     "unet_batch_size",
     "output",
     "result",
-    "context_schedule",
     "base",
+    *_ELSEWHERE,
 }
 _REFERENCE_UNSAID = {"inference_config", "base", "init_image", "controlnet_config", "normalize_condition_images"}
 
@@ -168,7 +173,7 @@ def _reference_models(left: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _travel(loaded: Mapping[str, Any]) -> list[Job]:
     left = {key: value for key, value in loaded.items() if value not in (None, "", [], {})}
-    notes = [f"{key}: not followed" for key in ("context_schedule",) if key in left]
+    notes = [f"{key}: {said}" for key, said in _ELSEWHERE.items() if key in left]
     for key in _UNSAID:
         left.pop(key, None)
     fields: dict[str, Any] = {}
