@@ -38,7 +38,7 @@ def written_clips(folder: Path) -> Path:
 def test_ten_clips_of_a_style_cost_no_motion_and_no_style(tmp_path: Path) -> None:
     tuned, *_ = train(
         TrainConfig(
-            stage="motion",
+            stage="motion_module",
             data=str(written_clips(tmp_path / "clips")),
             output_dir=tmp_path / "tuned",
             motion=str(motion_file()),
