@@ -39,7 +39,7 @@ def report(found: Mapping[str, tuple[Finding, float]], *, plots: str = "") -> st
     if missing := [name for name, claim in CLAIMS.items() if name not in found and claim.needed]:
         lines += [
             "",
-            f"What {' and '.join(missing)} need is not among the weights: `stillmotion claims --retrain` trains it first.",
+            f"What {' and '.join(missing)} need{'s' if len(missing) == 1 else ''} is not among the weights: `stillmotion claims --retrain` trains it first.",
         ]
     for name, (finding, _) in found.items():
         claim = CLAIMS[name]
