@@ -37,9 +37,10 @@ def report(found: Mapping[str, tuple[Finding, float]], *, plots: str = "") -> st
             said, minutes_taken = "yes" if finding.holds else "no", f"{seconds / 60:.1f}"
         lines.append(f"| {name} {claim.sentence} | {said} | {minutes_taken} |")
     if missing := [name for name, claim in CLAIMS.items() if name not in found and claim.needed]:
+        need = "needs" if len(missing) == 1 else "need"
         lines += [
             "",
-            f"What {' and '.join(missing)} need{'s' if len(missing) == 1 else ''} is not among the weights: `stillmotion claims --retrain` trains it first.",
+            f"What {' and '.join(missing)} {need} is not among the weights: `stillmotion claims --retrain` trains it first.",
         ]
     for name, (finding, _) in found.items():
         claim = CLAIMS[name]
