@@ -22,7 +22,7 @@ def unreadable(budget: Budget) -> Iterator[Progress | Finding]:
     raise FileError(f"{budget.folder}/clip.mp4 cannot be read.")
 
 
-def dying(budget: Budget) -> Iterator[Progress | Finding]:  # as every claim is called
+def dying(budget: Budget) -> Iterator[Progress | Finding]:
     yield Progress(done=1, total=2)
     os._exit(3)
 

@@ -19,6 +19,15 @@ def test_lines_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown.err.splitlines()) == 3
 
 
+def test_what_advances_side_by_side_is_said_once_and_what_begins_anew_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen().progress() as progress:
+        for done in (1, 2, 3):
+            progress.show("C1", done, 9)
+            progress.show("C2", done, 9)
+        progress.show("C1", 1, 9)
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["C1: 1/9", "C2: 1/9", "C1: 1/9"]
+
+
 def test_bars_where_somebody_watches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")

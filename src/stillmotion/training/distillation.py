@@ -82,7 +82,10 @@ class FewStepsObjective:
         return (signal * noisy - clean) / spread
 
     def _moved(self, noisy: Latents, predicted: Latents, here: int, there: int) -> Latents:
-        """Return where one step of DDIM leads (Song et al. 2021, Eq. 12, σ = 0)."""
+        """Return where one step of DDIM leads (Song et al. 2021, Eq. 12, σ = 0).
+
+        Not diffusers' scheduler: where the steps do not divide the timesteps, its steps end beside those that it takes next.
+        """
         signal, spread = self._shares(here)
         timesteps = torch.full((len(noisy),), here, device=noisy.device)
         clean = self.diffusion.clean(noisy, predicted, timesteps)

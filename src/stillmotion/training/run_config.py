@@ -40,7 +40,7 @@ class RunConfig(Config):
     """AdamW's peak rate."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """Muon turns every matrix at one rate, and learns in fewer steps from few clips; the rest is AdamW's in any case."""
+    """`muon` moves every matrix at one rate, whatever the size of its gradient, and the rest as AdamW does."""
 
     muon_rate: Annotated[float, Limits(minimum=0)] = 0.02
     """Muon's peak rate."""
