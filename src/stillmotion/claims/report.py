@@ -52,7 +52,7 @@ def report(found: Mapping[str, tuple[Finding, float]], *, plots: str = "") -> st
     minutes = sum(seconds for _, seconds in found.values()) / 60
     machine = f"{os.cpu_count()} cores ({platform.machine()})"
     today = date.today().isoformat()  # noqa: DTZ011
-    spent = f"Minutes are each claim's own, {minutes:.0f} together; claims may have been measured side by side, and in several runs."
+    spent = f"Minutes are each claim's own, {minutes:.0f} together; claims may be measured side by side, and in several runs."
     lines += ["", f"Written on {today}, on {machine}. {spent}", ""]
     return "\n".join(lines)
 
