@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from stillmotion.animate import (
     StepDone,
     animation,
 )
+from stillmotion.animate.plan import Plan, make_plan
+from stillmotion.animate.session import Models
 from stillmotion.data import probe, read_clip, read_metadata
 from stillmotion.errors import Cancelled, ConfigError, StillmotionError
 from stillmotion.t2i import T2I
@@ -268,3 +271,27 @@ def test_a_vae_that_overflows_in_half_precision_is_used_in_whole(
 def test_a_module_of_convolutions_moves_clips_of_any_length(job: Job, motion_file: Callable[..., Path]) -> None:
     motion = motion_file(architecture="temporal_conv")
     assert make(job(motion=motion, variant="v3", num_frames=34)).frames.shape == (34, 64, 64, 3)
+
+
+def test_a_clip_whose_models_are_called_in_turns_is_the_same(job: Job) -> None:
+    class Calling(Session):
+        def load(self, plan: Plan) -> Models:
+            return replace(super().load(plan), called_to=plan.device)
+
+    expected = sm.animate(job()).frames
+    assert np.array_equal(sm.animate(job(), session=Calling()).frames, expected)
+
+
+def test_offloading_is_for_a_gpu(job: Job) -> None:
+    plan = make_plan(job(offload=True))
+    assert plan.home == plan.device == torch.device("cpu")
+    assert any("offload: nothing is gained on cpu" in note for note in plan.notes)
+
+
+def test_offloaded_models_wait_on_the_cpu(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("stillmotion.animate.plan.choose_device", lambda _: gpu)
+    plan = make_plan(job(offload=True))
+    assert (plan.device, plan.home) == (gpu, torch.device("cpu"))
+    models = Session().load(plan)
+    assert models.called_to == gpu and models.t2i.device == torch.device("cpu")

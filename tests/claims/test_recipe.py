@@ -30,6 +30,7 @@ def test_every_stage_leaves_what_the_next_one_loads(
         folder=str(tmp_path),
         num_pictures=48,
         num_clips=2,
+        moved_clips=8,
         **dict.fromkeys(("vae", "clip", "text", "base", "judge", "motion"), ONCE),
         depth=ONCE,
         few_step=ONCE,

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionXLPipeline, T2IAdapter, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from safetensors.torch import save_file
-from tests.t2i.sdxl_models import make_pipe, single_file
+from tests.t2i.control_models import shaken
+from tests.t2i.sdxl_models import SIDE, WIDTHS, make_pipe, single_file
 from transformers import CLIPTextModelWithProjection
 
 from stillmotion.errors import MismatchError
@@ -183,6 +184,27 @@ def test_a_controlnet_is_told_sizes_and_whole_texts_too(model: T2I, tmp_path: Pa
         without = model.unet(latents[:, :, 0], 321, text.tokens, **told).sample
     torch.testing.assert_close(ours[:, :, 0], theirs)
     assert not torch.allclose(theirs, without, rtol=0.01)
+
+
+def test_a_t2i_adapter_adds_to_every_block_and_the_middle(model: T2I, tmp_path: Path) -> None:
+    kind = {"adapter_type": "full_adapter_xl", "channels": [*WIDTHS, WIDTHS[-1]], "num_res_blocks": 2}
+    net = shaken(T2IAdapter(in_channels=3, downscale_factor=4, **kind), 2)
+    net.save_pretrained(tmp_path / "net")
+    pictures, latents = torch.rand(1, 3, SIDE, SIDE), torch.randn(1, 4, 1, SIDE // 2, SIDE // 2)
+    text = model.text(["a red ball"])
+    told = text.arguments()
+    with torch.no_grad():
+        adapter = load_control(tmp_path / "net", t2i=model)
+        ours = Denoiser(model.unet, [adapter.on(pictures, strength=0.6)])(latents, 321, text)
+        within = [0.6 * each for each in net(pictures)]
+        assert len(within) == len(WIDTHS) + 1
+        call = {"down_intrablock_additional_residuals": list(within), **told}
+        theirs = model.unet(latents[:, :, 0], 321, text.tokens, **call).sample
+        call["down_intrablock_additional_residuals"] = list(within[:-1])
+        without_the_middle = model.unet(latents[:, :, 0], 321, text.tokens, **call).sample
+    torch.testing.assert_close(ours[:, :, 0], theirs)
+    assert not torch.allclose(theirs, without_the_middle, rtol=0.01)
+    assert str(adapter) == "t2i_adapter (sdxl) net"
 
 
 def test_what_does_not_fit_together_is_refused(xl: StableDiffusionXLPipeline, model: T2I, write: Write) -> None:

@@ -194,6 +194,9 @@ class AnimateConfig(Config):
     device: Annotated[str, Limits(blank=False)] = "auto"
     """Where it is computed: cpu, cuda, cuda:1, mps, or auto for the best there is."""
 
+    offload: bool = False
+    """Whether models wait in the computer's memory while they do not compute: less of the GPU's is needed, and time passes."""
+
     dtype: DTYPES = "auto"
     """How numbers are held; auto takes what the device is fast at, float32 for the toyworld."""
 

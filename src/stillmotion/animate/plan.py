@@ -46,6 +46,8 @@ class Plan:
     """Where it is computed."""
     dtype: torch.dtype
     """How numbers are held."""
+    home: torch.device
+    """Where models wait: the device, or the CPU where they go to the device in turns."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
     inputs: Inputs = field(default_factory=Inputs)
@@ -99,6 +101,7 @@ def make_plan(config: AnimateConfig, expected: Mapping[str, str] | None = None, 
         files=files,
         device=device,
         dtype=dtype,
+        home=torch.device("cpu") if config.offload else device,
         notes=(*_notes(config, device, dtype, files), *sampling_notes, *inputs.notes, *notes_on_size(config)),
         inputs=inputs,
         expected=dict(expected or {}),
@@ -125,6 +128,8 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = [f"{role}: {info.note}" for role, info in files.items() if info.note]
     notes += notes_on_words(config, [*prompts_of(config).values()], [*negatives_of(config).values()], files)
+    if config.offload and device.type != "cuda":
+        notes.append(f"offload: nothing is gained on {device.type}, whose memory is the computer's own")
     if config.dtype == "auto" and dtype is torch.bfloat16 and device.type == "cpu":
         notes.append("computed in bfloat16, which this CPU has instructions for; dtype float32 is slower and exacter")
     return tuple(notes)

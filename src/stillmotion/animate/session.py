@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from stillmotion.animate.config import TOYWORLD, AnimateConfig
 from stillmotion.animate.inputs import PlannedControl
 from stillmotion.animate.lessons import Lessons, lessons_of
@@ -23,6 +25,7 @@ from stillmotion.motion import DomainAdapter, LoraAdapter, MotionLora, MotionMod
 from stillmotion.t2i import T2I, load_t2i
 from stillmotion.t2i.controls import load_control
 from stillmotion.t2i.depth import DepthModel
+from stillmotion.t2i.offloading import offloaded
 
 T = TypeVar("T")
 
@@ -43,6 +46,8 @@ class Models:
     """Controls, each with the pictures that it is set on; those of strength 0 are left out."""
     files: tuple[ModelFile, ...]
     """Every file that was read."""
+    called_to: torch.device | None = None
+    """Where the parts of the image model are called to in turns; None where all of them are where they compute."""
 
     @contextmanager
     def assembled(self, num_frames: int) -> Iterator[Plugged]:
@@ -57,6 +62,9 @@ class Models:
                 plugged.add(adapter, strength=strength)
             for control in self.controls:
                 stack.enter_context(control.model.attached())
+            if self.called_to is not None:
+                steering = [control.model for control in self.controls]
+                stack.enter_context(offloaded(self.t2i, steering, self.called_to))
             yield plugged
 
     def settle(self, config: AnimateConfig) -> AnimateConfig:
@@ -83,7 +91,7 @@ class Session:
         config, t2i = plan.config, self._image_model(plan)
         motion = self._reuse(
             "motion",
-            (str(plan.device), plan.dtype, _stamp(plan.motion), config.variant, config.motion_norm),
+            (str(plan.home), plan.dtype, _stamp(plan.motion), config.variant, config.motion_norm),
             lambda: _load_motion(plan),
         )
         wanted = [(role, adapter) for role, adapter in adapters_of(config) if _is_plugged(role) and adapter.strength]
@@ -93,7 +101,13 @@ class Session:
         controls = tuple(self._control(plan, planned, t2i) for planned in plan.inputs.controls)
         files = (*_files(plan, t2i, adapters), *_input_files(plan))
         models = Models(
-            t2i=t2i, motion=motion, adapters=used, lessons=Lessons.of(config), controls=controls, files=files
+            t2i=t2i,
+            motion=motion,
+            adapters=used,
+            lessons=Lessons.of(config),
+            controls=controls,
+            files=files,
+            called_to=plan.device if plan.device != plan.home else None,
         )
         _check_expected(plan, models.files)
         return models
@@ -108,7 +122,7 @@ class Session:
         self._kept.clear()
 
     def _image_model(self, plan: Plan) -> T2I:
-        key = (str(plan.device), plan.dtype, _stamp(plan.model), _stamp(plan.config.vae))
+        key = (str(plan.home), plan.dtype, _stamp(plan.model), _stamp(plan.config.vae))
         return self._reuse("t2i", key, lambda: _load_t2i(plan))
 
     def _adapter(self, role: str, path: str) -> LoraAdapter:
@@ -140,14 +154,14 @@ class Session:
 
 
 def _load_t2i(plan: Plan) -> T2I:
-    return load_t2i(plan.model, vae=plan.config.vae, dtype=plan.dtype, device=str(plan.device))
+    return load_t2i(plan.model, vae=plan.config.vae, dtype=plan.dtype, device=str(plan.home))
 
 
 def _load_motion(plan: Plan) -> MotionModule:
     config = plan.config
     assert plan.motion is not None
     motion = load(plan.motion, expect=MotionModule, variant=config.variant, motion_norm=config.motion_norm)
-    return motion.to(plan.device, plan.dtype).eval().requires_grad_(False)
+    return motion.to(plan.home, plan.dtype).eval().requires_grad_(False)
 
 
 def _is_plugged(role: str) -> bool:

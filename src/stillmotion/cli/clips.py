@@ -54,7 +54,7 @@ GROUPS = {
     "sampling": ["num_inference_steps", "guidance_scale", "sampler", "noise_schedule"],
     "larger and smoother": ["upscale", "upscale_denoise", "interpolate"],
     "output": ["output_dir", "formats", "state_every"],
-    "machine": ["device", "dtype", "decode_chunk"],
+    "machine": ["device", "dtype", "offload", "decode_chunk"],
 }
 SHORTS = {
     "num_frames": "-L",

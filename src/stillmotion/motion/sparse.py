@@ -79,8 +79,8 @@ class SparseEncoder(nn.Module):
         shown = torch.cat([pictures, mask], dim=1)
         blank = torch.zeros_like(shown[:1])
         # Zeros stand in for the noisy latents, of which `conv_in` leaves its bias.
-        bias = self.conv_in.bias.to(shown.dtype)[:, None, None]
-        return self.embedding(torch.cat([shown, blank])) + bias
+        features = self.embedding(torch.cat([shown, blank]))
+        return features + self.conv_in.bias.to(features)[:, None, None]
 
     def forward(
         self,

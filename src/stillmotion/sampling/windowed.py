@@ -9,6 +9,7 @@ from torch import Tensor
 from stillmotion.sampling.context import Window
 from stillmotion.sampling.control import Moment
 from stillmotion.sampling.denoiser import Denoiser, Guidance
+from stillmotion.turns import place_of
 
 Latents = Float[Tensor, "batch channels frames height width"]
 
@@ -39,9 +40,10 @@ class WindowedPrediction:
             part = latents if whole else latents[:, :, frames]
             if self._look is not None:
                 self._look(frames, step)
+            place = place_of(self.denoiser.unet)
             predicted = self.denoiser.guided(
-                part.to(self.denoiser.unet.device),
-                timestep.to(self.denoiser.unet.device),
+                part.to(place),
+                timestep.to(place),
                 guidance,
                 moment=Moment(frames=range(len(frames)) if whole else frames, progress=progress),
             ).to(latents.device)

@@ -16,6 +16,7 @@ from stillmotion.errors import MismatchError
 from stillmotion.sampling import Text
 from stillmotion.t2i.prompts import Reader, encode_prompts, pooled_features, unweighted
 from stillmotion.t2i.words import Words
+from stillmotion.turns import place_of
 
 Pixels = Float[Tensor, "images 3 height width"]
 Latents = Float[Tensor, "images channels rows columns"]
@@ -83,8 +84,8 @@ class T2I:
 
     @property
     def device(self) -> torch.device:
-        """Return where the UNet is."""
-        return self.unet.device
+        """Return where the UNet takes what it computes on."""
+        return place_of(self.unet)
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> "T2I":
         """Move all parts; return the model itself. A VAE of Stable Diffusion XL that overflows in float16 stays in float32."""
@@ -153,11 +154,11 @@ class T2I:
     @torch.no_grad()
     def posterior(self, pixels: Pixels) -> DiagonalGaussianDistribution:
         """Return what the VAE says of pictures: the mean and spread of their latents, unscaled."""
-        found: DiagonalGaussianDistribution = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+        found: DiagonalGaussianDistribution = self.vae.encode(pixels.to(place_of(self.vae), self.vae.dtype)).latent_dist
         return found
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Pixels:
         """Return the pictures, float32, clamped to [-1, 1]."""
-        unscaled = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        unscaled = latents.to(place_of(self.vae), self.vae.dtype) / self.vae.config.scaling_factor
         return self.vae.decode(unscaled).sample.float().clamp(-1, 1)

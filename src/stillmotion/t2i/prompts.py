@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from stillmotion.errors import ConfigError
 from stillmotion.t2i.emphasis import Piece, weighted
 from stillmotion.t2i.words import Words
+from stillmotion.turns import place_of
 
 Features = Float[Tensor, "prompts tokens width"]
 
@@ -48,8 +49,8 @@ class Reader:
 
     @property
     def device(self) -> torch.device:
-        """Return where the encoder is."""
-        return self.encoder.device
+        """Return where the encoder takes what it reads."""
+        return place_of(self.encoder)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -82,7 +83,7 @@ def pooled_features(
     encoder: CLIPTextModelWithProjection, words: Words, texts: Sequence[str]
 ) -> Float[Tensor, "texts pooled"]:
     """Return the features of each text as a whole: those at its end, projected. What is over the encoder's length is cut."""
-    numbers = words.rows(texts, int(encoder.config.max_position_embeddings)).to(encoder.device)
+    numbers = words.rows(texts, int(encoder.config.max_position_embeddings)).to(place_of(encoder))
     # Not the encoder's own choice, which takes the largest number for the end: learnt words have larger ones.
     ends = (numbers == words.eos_token_id).int().argmax(-1)
     last = encoder.text_model(numbers).last_hidden_state

@@ -1,5 +1,6 @@
 """What the stages learn from, drawn and encoded once and kept on disk; batches are functions of the step alone."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,11 +12,32 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from stillmotion.claims.recipe.config import RecipeConfig
+from stillmotion.data import CAMERA_MOTIONS, CameraMotion
 from stillmotion.seeding import generator
 from stillmotion.shapes import fold_frames
 from stillmotion.toyworld import models
+from stillmotion.toyworld.choreography import CLIP_FRAMES
 from stillmotion.toyworld.language import MOTIONS, Scene, draw_scene, shorten
 from stillmotion.toyworld.world import draw_clips, draw_pictures
+from stillmotion.training.drawn import SLOWER, DrawnFootage
+
+MOVED_SHARE = 1 / 8
+"""How many of the pictures and clips that are drawn for a step were taken by a camera that moves."""
+UNSAID, UNSAID_MOVED = 0.1, 0.5
+"""How often a caption is left out. No caption tells of a camera, so guidance is to lead away from one that moves unasked."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What a stage that dreams takes its samples from: pictures or clips, with what is said of each."""
+
+    posteriors: dict[str, Tensor]
+    """Mean and log-variance of the latents, (pictures, 4, 16, 16), clip by clip."""
+    captions: list[str]
+    often: Float[Tensor, "samples"]
+    """How often a sample is drawn, to any sum."""
+    unsaid: Float[Tensor, "samples"]
+    """How often its caption is left out."""
 
 
 def picture_cache(config: RecipeConfig) -> UInt8[Tensor, "pictures 3 128 128"]:
@@ -59,6 +81,44 @@ def clip_scenes(config: RecipeConfig) -> list[Scene]:
     return [draw_scene(generator(config.seed, "clip scene", i), motions=motions) for i in range(config.num_clips)]
 
 
+def moved_cache(config: RecipeConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """Return clips of moving cameras, as many of each of the eight motions: posteriors as `clip_cache`'s, and captions."""
+    footage = [
+        DrawnFootage(
+            config.moved_clips // len(CAMERA_MOTIONS), seed=config.seed + 3 + i, camera=CameraMotion.parse(name)
+        )
+        for i, name in enumerate(CAMERA_MOTIONS)
+    ]
+    path = Path(config.folder) / "moved-latents.safetensors"
+    if not path.exists():
+        vae = AutoencoderKL.from_pretrained(Path(config.folder) / "weights" / "vae").float().eval().to(config.device)
+        positions = [SLOWER * frame for frame in range(CLIP_FRAMES)]
+        clips = (each.frames(index, positions) for each in footage for index in range(len(each)))
+        parts = [encode(vae, torch.from_numpy(clip).movedim(-1, 1), config.device) for clip in clips]
+        save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, path)
+    return load_file(path), [each.item(index).caption for each in footage for index in range(len(each))]
+
+
+def with_moved(
+    config: RecipeConfig, posteriors: dict[str, Tensor], scenes: list[Scene], often: dict[str, float], *, stills: bool
+) -> Shelf:
+    """Return samples of a camera that stands, as many drawn as `often` says of their motions, and of cameras that move.
+
+    With `stills` the frames of the moving cameras' clips are samples of their own.
+    """
+    moved, said = moved_cache(config)
+    if stills:
+        said = [caption for caption in said for _ in range(CLIP_FRAMES)]
+    standing = torch.tensor([often.get(scene.motion or "", 1.0) for scene in scenes])
+    moving = torch.full((len(said),), float(standing.sum()) / len(said) * MOVED_SHARE / (1 - MOVED_SHARE))
+    return Shelf(
+        posteriors={name: torch.cat([value, moved[name]]) for name, value in posteriors.items()},
+        captions=[scene.caption for scene in scenes] + said,
+        often=torch.cat([standing, moving]),
+        unsaid=torch.cat([torch.full_like(standing, UNSAID), torch.full_like(moving, UNSAID_MOVED)]),
+    )
+
+
 def to_bytes(pixels: Float[Tensor, "..."]) -> UInt8[Tensor, "..."]:
     """Return pixels in [-1, 1] as 0…255."""
     return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -97,7 +157,9 @@ def sample_latents(
 class TextTable:
     """The text features of every caption in use, computed once; row 0 is the empty caption."""
 
-    def __init__(self, weights: Path, said: list[str], device: str) -> None:
+    def __init__(
+        self, weights: Path, said: list[str], device: str, unsaid: Float[Tensor, "samples"] | None = None
+    ) -> None:
         tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")
         encoder = CLIPTextModel.from_pretrained(weights / "text_encoder").float().eval().to(device)
         every = ["", *sorted(set(said))]
@@ -106,8 +168,9 @@ class TextTable:
         with torch.no_grad():
             self.features = torch.cat([encoder(chunk).last_hidden_state for chunk in tokens.split(256)])
         self.rows = torch.tensor([number[caption] for caption in said])
+        self._unsaid = torch.full((len(said),), UNSAID) if unsaid is None else unsaid
 
     def __call__(self, samples: Tensor, chance: torch.Generator) -> Float[Tensor, "batch tokens features"]:
-        """Return the features of the samples' captions, a tenth of them replaced by the empty one."""
-        empty = torch.rand(len(samples), generator=chance) < 0.1
+        """Return the features of the samples' captions, some of them replaced by the empty one."""
+        empty = torch.rand(len(samples), generator=chance) < self._unsaid[samples]
         return self.features[torch.where(empty, 0, self.rows[samples])]

@@ -19,6 +19,8 @@ class RecipeConfig:
     """Drawn stills for the VAE, the CLIP pair and the base model."""
     num_clips: int = 576
     """Drawn clips for the motion module."""
+    moved_clips: int = 320
+    """Drawn clips of moving cameras, for the base model and the motion module; as many of each of the eight motions."""
     vae: LoopConfig = field(
         default=LoopConfig(num_steps=1400, optimizer="muon", muon_rate=0.02, learning_rate=2e-3, ema_decay=0.99)
     )

@@ -17,6 +17,7 @@ from stillmotion.claims.recipe.caches import (
     encode,
     picture_cache,
     sample_latents,
+    with_moved,
 )
 from stillmotion.claims.recipe.config import RecipeConfig
 from stillmotion.motion import MotionModule, plug
@@ -29,8 +30,8 @@ from stillmotion.training.loop import LoopConfig, StepDone, run
 from stillmotion.training.objectives import DenoisingObjective, LatentBatch
 
 PICTURES_PER_STEP = 32
-OFTEN = {"spinning": 3.0}
-"""How often stills of a motion are drawn: what spins stands at any angle, and is learnt last."""
+OFTEN = {"spinning": 3.0, "bouncing": 2.0, "growing": 2.0}
+"""How often stills of a motion are drawn: what spins, squashes or is small is learnt last."""
 CLIPS_OFTEN = {"bouncing": 3.0, "spinning": 3.0}
 """How often clips of a motion are drawn: these turn back on themselves, and are learnt last."""
 CLIPS_PER_STEP = 2  # more steps of fewer clips: a step's cost is its frames
@@ -44,16 +45,15 @@ def train_base(config: RecipeConfig) -> Iterator[StepDone]:
     if not cache_path.exists():
         vae = AutoencoderKL.from_pretrained(weights / "vae").float().eval().to(device)
         save_file(encode(vae, picture_cache(config), device), cache_path)
-    cache = load_file(cache_path)
     scenes = captions(config, config.num_pictures)
-    text = TextTable(weights, [scene.caption for scene in scenes], device)
-    often = torch.tensor([OFTEN.get(scene.motion or "", 1.0) for scene in scenes])
+    shelf = with_moved(config, load_file(cache_path), scenes, OFTEN, stills=True)
+    text = TextTable(weights, shelf.captions, device, shelf.unsaid)
     unet = models.make_unet().to(device)
 
     def batch(step: int) -> LatentBatch:
         chance = generator(config.seed, "base batch", step)
-        rows = torch.multinomial(often, PICTURES_PER_STEP, replacement=True, generator=chance)
-        return LatentBatch(sample_latents(cache, rows, chance, device).unsqueeze(2), text(rows, chance))
+        rows = torch.multinomial(shelf.often, PICTURES_PER_STEP, replacement=True, generator=chance)
+        return LatentBatch(sample_latents(shelf.posteriors, rows, chance, device).unsqueeze(2), text(rows, chance))
 
     schedule = models.make_noise_schedule()
     diffusion = Diffusion.from_config(dict(schedule.config))
@@ -83,10 +83,8 @@ def _train_module(
 ) -> Iterator[StepDone]:
     torch.manual_seed(config.seed)
     weights, device = Path(config.folder) / "weights", config.device
-    cache = clip_cache(config)
-    scenes = clip_scenes(config)
-    text = TextTable(weights, [scene.caption for scene in scenes], device)
-    often = torch.tensor([CLIPS_OFTEN.get(scene.motion or "", 1.0) for scene in scenes])
+    shelf = with_moved(config, clip_cache(config), clip_scenes(config), CLIPS_OFTEN, stills=False)
+    text = TextTable(weights, shelf.captions, device, shelf.unsaid)
     unet = UNet2DConditionModel.from_pretrained(weights / "unet").float().eval().requires_grad_(False).to(device)
     motion = MotionModule.from_variant(
         "v3",
@@ -98,9 +96,9 @@ def _train_module(
 
     def batch(step: int) -> LatentBatch:
         chance = generator(config.seed, "motion batch", step)
-        clips = torch.multinomial(often, CLIPS_PER_STEP, replacement=True, generator=chance)
+        clips = torch.multinomial(shelf.often, CLIPS_PER_STEP, replacement=True, generator=chance)
         rows = (clips[:, None] * CLIP_FRAMES + frames).flatten()
-        latents = unfold_frames(sample_latents(cache, rows, chance, device), CLIP_FRAMES)
+        latents = unfold_frames(sample_latents(shelf.posteriors, rows, chance, device), CLIP_FRAMES)
         return LatentBatch(latents, text(clips, chance))
 
     diffusion = Diffusion.from_config(dict(models.make_noise_schedule().config))

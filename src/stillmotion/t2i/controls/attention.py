@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stillmotion.errors import MismatchError
+from stillmotion.turns import place_of
 
 Parts = Mapping[str, Mapping[str, Tensor]]
 """An IP-Adapter's weights as diffusers reads them: "image_proj" and "ip_adapter"."""
@@ -60,7 +61,7 @@ class Layers:
     def project(self, features: Tensor) -> Tensor:
         """Return the tokens of pictures, shape (pictures, tokens, width)."""
         weight = next(self.projection.parameters())
-        return self.projection(features.to(weight.device, weight.dtype))
+        return self.projection(features.to(place_of(self.projection), weight.dtype))
 
 
 class Insertion:

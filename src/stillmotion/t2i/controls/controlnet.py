@@ -15,6 +15,7 @@ from stillmotion.t2i.controls.weights import FAMILIES, FAMILY_NAMES, ControlWeig
 from stillmotion.t2i.filling import filled
 from stillmotion.t2i.models import T2I
 from stillmotion.t2i.original_names import controlnet_layers
+from stillmotion.turns import place_of
 
 
 class ControlNet(ControlModel):
@@ -48,13 +49,18 @@ class ControlNet(ControlModel):
         net = nn.Module.to(net, device=t2i.unet.device, dtype=t2i.unet.dtype)
         return cls(net.eval().requires_grad_(requires_grad=False), weights, family)
 
+    @property
+    def at_each_step(self) -> Sequence[nn.Module]:
+        """Return the net, and what makes the pictures into what it takes."""
+        return (self.net, self.embedding)
+
     def control(self, condition: Pictures, dose: Dose, indices: Sequence[int] | None) -> Dosed:  # noqa: ARG002
         """Return the control that one picture for all frames, or one for each, makes."""
         return _Steered(self, condition, dose)
 
     def embedded(self, condition: Pictures) -> Tensor:
         """Return what the pictures are to the net: features of the latents' size, one row per picture."""
-        seen = condition.to(self.net.device, self.net.dtype)
+        seen = condition.to(place_of(self.net), self.net.dtype)
         return self.embedding(seen.flip(1) if self.flipped else seen)
 
 

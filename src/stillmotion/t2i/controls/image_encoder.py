@@ -10,6 +10,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 from stillmotion.errors import FileError
 from stillmotion.t2i.controls.model import Pictures
 from stillmotion.t2i.models import T2I
+from stillmotion.turns import place_of
 
 
 def load_image_encoder(folder: Path, t2i: T2I) -> CLIPVisionModelWithProjection:
@@ -41,4 +42,4 @@ def seen_by_clip(pictures: Pictures, encoder: CLIPVisionModelWithProjection) -> 
     prepare = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     bytes_ = (pictures.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     pixels = prepare(list(bytes_), return_tensors="pt").pixel_values
-    return pixels.to(encoder.device, encoder.dtype)
+    return pixels.to(place_of(encoder), encoder.dtype)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from stillmotion.errors import FileError, MismatchError
@@ -71,6 +71,16 @@ class IPAdapter(ControlModel):
         """Let the adapter's controls into the UNet; after it the UNet is what it was, its attention processors, too."""
         with insertion_of(self.t2i.unet):
             yield
+
+    @property
+    def at_each_step(self) -> Sequence[nn.Module]:
+        """Return the layers that are put into the UNet, and what makes their tokens."""
+        return (self.layers.projection, *self.layers.processors.values())
+
+    @property
+    def at_first(self) -> Sequence[nn.Module]:
+        """Return the image encoder."""
+        return (self.encoder,)
 
     def control(self, condition: Pictures, dose: Dose, indices: Sequence[int] | None) -> Dosed:  # noqa: ARG002
         """Return the control that one picture for all frames, or one for each, makes."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillmotion.errors import ConfigError, MismatchError
 from stillmotion.sampling.control import Control, Images, Moment, Rows, Steering
@@ -77,6 +77,16 @@ class ControlModel(ABC):
     def __str__(self) -> str:
         """Return its kind and its file."""
         return f"{self.kind}{f' ({self.variant})' if self.variant else ''} {self.source.name}"
+
+    @property
+    def at_each_step(self) -> Sequence[nn.Module]:
+        """Return what it computes with whenever the UNet does."""
+        return ()
+
+    @property
+    def at_first(self) -> Sequence[nn.Module]:
+        """Return what it computes with once, on its pictures."""
+        return ()
 
     @contextmanager
     def attached(self) -> Iterator[None]:

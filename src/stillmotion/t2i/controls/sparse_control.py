@@ -18,6 +18,7 @@ from stillmotion.t2i.controls.model import ControlModel, Dose, Dosed, Kind, Pict
 from stillmotion.t2i.controls.weights import ControlWeights
 from stillmotion.t2i.filling import filled
 from stillmotion.t2i.models import T2I
+from stillmotion.turns import place_of
 
 _MAX_FRAMES = 32  # positions of the released encoders, for files that store none
 _FROM_FOLDER = {"attention_head_dim", "num_attention_heads", "norm_num_groups", "norm_eps", "act_fn"}
@@ -57,6 +58,11 @@ class SparseControl(ControlModel):
         encoder = encoder.to(device=t2i.unet.device, dtype=t2i.unet.dtype)
         return cls(encoder.eval().requires_grad_(requires_grad=False), weights, t2i)
 
+    @property
+    def at_each_step(self) -> Sequence[nn.Module]:
+        """Return the encoder, and what makes the pictures into what it takes."""
+        return (self.encoder, self.encoder.embedding)
+
     def control(self, condition: Pictures, dose: Dose, indices: Sequence[int] | None) -> Dosed:
         """Return the control that pictures of the frames `indices`, by default the first ones, make."""
         frames = tuple(range(len(condition)) if indices is None else indices)
@@ -71,7 +77,7 @@ class SparseControl(ControlModel):
         if self.takes == "latents":
             condition = self.t2i.encode_images(condition * 2 - 1)
         weight = self.encoder.conv_in.weight
-        return self.encoder.entrance(condition.to(weight.device, weight.dtype))
+        return self.encoder.entrance(condition.to(place_of(self.encoder), weight.dtype))
 
 
 class _Steered(Dosed):

@@ -11,18 +11,24 @@ from stillmotion.errors import FileError, MismatchError
 from stillmotion.sampling.control import Images, Moment, Rows, Steering
 from stillmotion.t2i.controls.controlnet import from_config, require_size
 from stillmotion.t2i.controls.model import ControlModel, Dose, Dosed, Kind, Pictures, rows_for
-from stillmotion.t2i.controls.weights import ControlWeights
+from stillmotion.t2i.controls.weights import FAMILY_NAMES, ControlWeights
 from stillmotion.t2i.filling import filled
 from stillmotion.t2i.models import T2I
+from stillmotion.turns import place_of
 
 _UNSHUFFLED = {64: (1, 8), 192: (3, 8), 256: (1, 16), 768: (3, 16)}
 """Channels of a picture and pixels along a side that are laid into channels, by the channels that come of it."""
+
+_XL = "full_adapter_xl"
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow makes a picture grey
 
 
 class T2IAdapter(ControlModel):
-    """A T2I-Adapter, full or light. What it adds depends on the picture alone, not on the step, the text or the noise."""
+    """A T2I-Adapter: full, light, or full for Stable Diffusion XL.
+
+    What it adds depends on the picture alone, not on the step, the text or the noise.
+    """
 
     kind: ClassVar[Kind] = "t2i_adapter"
 
@@ -40,22 +46,30 @@ class T2IAdapter(ControlModel):
         """
         tensors = _named_as_today(weights.tensors)
         config = dict(weights.config) or _config(tensors, weights)
-        if config.get("adapter_type") == "full_adapter_xl":
+        family, wanted = "sdxl" if config.get("adapter_type") == _XL else "sd15", "sdxl" if t2i.is_xl else "sd15"
+        if family != wanted:
             raise MismatchError(
-                f"{weights.path} is a T2I-Adapter for Stable Diffusion XL; use one that was made for Stable Diffusion 1.x."
+                f"{weights.path} is a T2I-Adapter for {FAMILY_NAMES[family]}; {t2i.source} is {FAMILY_NAMES[wanted]}. Use "
+                "one that was made for it."
             )
         net = from_config(diffusers.T2IAdapter, config, weights)
         net = filled(net, tensors, {}, str(weights.path), "the T2I-Adapter is not whole, or of a kind not known here")
         channels = tuple(net.config.channels)
         if net.config.adapter_type == "light_adapter":
             channels = (*channels, channels[-1])
-        if channels != tuple(t2i.unet.config.block_out_channels):
+        levels = tuple(t2i.unet.config.block_out_channels)
+        if channels != (levels if family == "sd15" else (*levels, levels[-1])):  # the mid block is another of XL's
             raise MismatchError(
                 f"{weights.path} is a T2I-Adapter for UNets of widths {channels}; that of {t2i.source} has "
-                f"{tuple(t2i.unet.config.block_out_channels)}. Use one that was made for this model."
+                f"{levels}. Use one that was made for this model."
             )
         net = nn.Module.to(net, device=t2i.unet.device, dtype=t2i.unet.dtype)
-        return cls(net.eval().requires_grad_(requires_grad=False), weights, "sd15")
+        return cls(net.eval().requires_grad_(requires_grad=False), weights, family)
+
+    @property
+    def at_first(self) -> Sequence[nn.Module]:
+        """Return the net, which sees the pictures once."""
+        return (self.net,)
 
     def control(self, condition: Pictures, dose: Dose, indices: Sequence[int] | None) -> Dosed:  # noqa: ARG002
         """Return the control that one picture for all frames, or one for each, makes."""
@@ -63,7 +77,7 @@ class T2IAdapter(ControlModel):
 
     def features(self, condition: Pictures) -> list[Tensor]:
         """Return the features of the pictures for every block of the way down, one row per picture."""
-        seen = condition.to(self.net.device, self.net.dtype)
+        seen = condition.to(place_of(self.net), self.net.dtype)
         if self.net.config.in_channels == 1:
             seen = (seen * seen.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
         return list(self.net(seen))
@@ -80,7 +94,8 @@ class _Steered(Dosed):
     def steer(self, images: Images, timesteps: Tensor, text: Rows, moment: Moment) -> Steering:  # noqa: ARG002
         if not self.features:
             self.features = [each * self.dose.strength for each in self.model.features(self.condition)]
-        require_size(self.features[0], images, self.condition, self.model)
+        first = images[..., ::2, ::2] if self.model.variant == "sdxl" else images  # whose finest block is the second
+        require_size(self.features[0], first, self.condition, self.model)
         return Steering(within=tuple(rows_for(each, images, moment) for each in self.features))
 
 
@@ -119,7 +134,7 @@ def _config(tensors: Mapping[str, Tensor], weights: ControlWeights) -> dict[str,
     resnets = 0
     while f"adapter.body.0.resnets.{resnets}.block1.weight" in tensors:
         resnets += 1
-    kind = ("full_adapter" if factor == 8 else "full_adapter_xl") if full else "light_adapter"
+    kind = ("full_adapter" if factor == 8 else _XL) if full else "light_adapter"
     return {
         "in_channels": in_channels,
         "channels": channels if full else channels[:-1],
