@@ -1,6 +1,10 @@
 """Run folders: names that any file system takes, whole or not there."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +43,35 @@ def test_it_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     kept = RunFolder(tmp_path / "a" / "outputs", "a ball", 7)
     kept.abandon()
     assert list((tmp_path / "a" / "outputs").iterdir()) == [made]
+
+
+def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    """By a real process, killed while it fills its folder."""
+    told = (
+        "import sys, time; from pathlib import Path; from stillmotion.animate.run_folder import RunFolder; "
+        f"folder = RunFolder(Path({str(tmp_path)!r}), 'a ball', 7); folder.path('clip.mp4').write_bytes(b'half'); "
+        "print('filled', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", told], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"filled\n"
+        (theirs,) = tmp_path.iterdir()
+        _age(theirs)
+        RunFolder(tmp_path, "a box", 8).abandon()
+        assert list(tmp_path.iterdir()) == [theirs]  # at work
+        process.kill()
+    foreign, young = tmp_path / ".foreign.partial", RunFolder(tmp_path, "a star", 9)
+    assert not theirs.exists()
+    foreign.mkdir()
+    made = RunFolder(tmp_path, "a box", 8).finish({})
+    assert set(tmp_path.iterdir()) == {foreign, young.path("").absolute(), made}
+    assert [entry.name for entry in made.iterdir()] == ["run.json"]
+    young.abandon()
+
+
+def _age(partial: Path) -> None:
+    """Let a folder look as if it had been begun an hour ago."""
+    then = time.time() - 3600
+    os.utime(partial / ".lock", (then, then))
 
 
 def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
