@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -290,7 +291,7 @@ def test_offloading_is_for_a_gpu(job: Job) -> None:
 
 def test_offloaded_models_wait_on_the_cpu(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
-    monkeypatch.setattr("stillmotion.animate.plan.choose_device", lambda _: gpu)
+    monkeypatch.setattr(sys.modules[make_plan.__module__], "choose_device", lambda _: gpu)
     plan = make_plan(job(offload=True))
     assert (plan.device, plan.home) == (gpu, torch.device("cpu"))
     models = Session().load(plan)
