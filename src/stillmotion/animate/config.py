@@ -195,7 +195,7 @@ class AnimateConfig(Config):
     """Where it is computed: cpu, cuda, cuda:1, mps, or auto for the best there is."""
 
     offload: bool = False
-    """Whether models wait in the computer's memory while they do not compute: less of the GPU's is needed, and time passes."""
+    """Whether models wait in the computer's memory while they do not compute: less of a GPU's is taken, for more time."""
 
     dtype: DTYPES = "auto"
     """How numbers are held; auto takes what the device is fast at, float32 for the toyworld."""
