@@ -1,11 +1,16 @@
 """`claims`: the paper's claims, measured on the toyworld."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stillmotion.cli.parsing import Parser
 from stillmotion.cli.screen import Screen
 from stillmotion.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from stillmotion.claims.finding import Budget, Claim, Finding
 
 
 def _arguments(parser: Parser) -> None:
@@ -41,7 +46,6 @@ def _arguments(parser: Parser) -> None:
 def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.claims.all_claims import CLAIMS
     from stillmotion.claims.finding import Budget, Progress
-    from stillmotion.claims.kept import kept
     from stillmotion.claims.report import row, write_report
     from stillmotion.claims.side_by_side import measured
     from stillmotion.errors import ConfigError
@@ -59,10 +63,6 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         raise ConfigError(f"--write: there is no folder {arguments.write.absolute().parent}; make it first")
     if arguments.write is not None and not arguments.write.suffix:
         raise ConfigError(f"--write: expected a file that ends in .md, got {arguments.write}")
-    chosen = [name.upper() for name in arguments.names] or _measurable(screen, retrain=arguments.retrain)
-    for name in [] if arguments.retrain else chosen:
-        CLAIMS[name].require()
-    hide_loading_bars()
     budget = Budget(
         share=arguments.share,
         seed=arguments.seed,
@@ -70,8 +70,9 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
         retrain=arguments.retrain,
         folder=arguments.folder,
     )
-    before = {name: None if arguments.again else kept(CLAIMS[name], budget) for name in chosen}
-    found = {name: told for name, told in before.items() if told}
+    hide_loading_bars()
+    chosen = [name.upper() for name in arguments.names] or _measurable(screen, budget)
+    found = {name: told for name in chosen if (told := _found_before(CLAIMS[name], budget, again=arguments.again))}
     open_ones = [CLAIMS[name] for name in chosen if name not in found]
     with screen.progress() as progress:
         for name, told in measured(open_ones, budget, jobs=arguments.jobs):
@@ -91,20 +92,37 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     return 0 if all(finding.holds for finding, _ in found.values()) else 1
 
 
-def _measurable(screen: Screen, *, retrain: bool) -> list[str]:
-    """Return the claims whose weights are here, or all where they are trained anew; say which are left out and why."""
+def _found_before(claim: "Claim", budget: "Budget", *, again: bool) -> "tuple[Finding, float] | None":
+    """Return what was found before, unless it is to be measured again.
+
+    Of a claim whose weights do not ship, what was found with --retrain counts; raises `FileError` where there is none.
+    """
+    from stillmotion.claims.kept import kept
+    from stillmotion.errors import FileError
+
+    try:
+        if not budget.retrain:
+            claim.require()
+    except FileError:
+        if told := kept(claim, replace(budget, retrain=True)):
+            return told
+        raise
+    return None if again else kept(claim, budget)
+
+
+def _measurable(screen: Screen, budget: "Budget") -> list[str]:
+    """Return the claims that can be measured, or were after their own training; say which are left out and why."""
     from stillmotion.claims.all_claims import CLAIMS
     from stillmotion.errors import FileError
 
-    found: list[str] = []
+    names: list[str] = []
     for name, claim in CLAIMS.items():
         try:
-            if not retrain:
-                claim.require()
-            found.append(name)
+            _found_before(claim, budget, again=True)
+            names.append(name)
         except FileError as error:
             screen.note(f"{name} is left out: {error}")
-    return found
+    return names
 
 
 VERBS = {

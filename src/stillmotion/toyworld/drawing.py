@@ -35,6 +35,7 @@ PALETTE = (
 STREAK = {RIGHT: (1.0, 0.56, 0.12), LEFT: (0.36, 0.92, 0.90)}
 INK = (0.09, 0.07, 0.12)
 WHITE = (1.0, 1.0, 1.0)
+MOUTH = (0.42, 0.06, 0.10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,11 +272,15 @@ def _paint_face(canvas: Canvas, unit: tuple[Tensor, Tensor], radius: Tensor, mot
     x, y = unit
     ahead = ((motion == RIGHT).float() - (motion == LEFT).float())[:, None, None]
     up = (motion == BOUNCING).float()[:, None, None]
-    x = x - 0.24 * ahead
+    # What spins gasps, its eyes wide apart from a dark mouth: what is up must be seen at any angle.
+    spins = (motion == SPINNING).float()[:, None, None]
+    x, brow = x - 0.24 * ahead, y + 0.16 + 0.10 * spins
     for side in (-0.31, 0.31):
-        eye = (sdf.circle(x - side, y + 0.16, 0.29)) * radius
+        eye = (sdf.circle(x - side, brow, 0.29)) * radius
         canvas.paint(INK, eye - 0.008, rows)
         canvas.paint(WHITE, eye, rows)
-        canvas.paint(INK, sdf.circle(x - side - 0.11 * ahead, y + 0.16 + 0.10 * up, 0.14) * radius, rows)
-    mouth = torch.maximum(sdf.circle(x, y - 0.30, 0.26), 0.30 - y) * radius
-    canvas.paint((0.42, 0.06, 0.10), mouth, rows)
+        canvas.paint(INK, sdf.circle(x - side - 0.11 * ahead, brow + 0.10 * up, 0.14) * radius, rows)
+    smile, gasp = torch.maximum(sdf.circle(x, y - 0.30, 0.26), 0.30 - y), sdf.circle(x, y - 0.42, 0.30)
+    mouth = torch.where(spins > 0, gasp, smile) * radius
+    red, ink = (torch.tensor(colour, device=motion.device) for colour in (MOUTH, INK))
+    canvas.paint(torch.lerp(red, ink, spins.flatten(1)), mouth, rows)

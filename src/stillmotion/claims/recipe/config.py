@@ -32,11 +32,11 @@ class RecipeConfig:
     text: LoopConfig = field(default=LoopConfig(num_steps=400, learning_rate=1e-3, decay_from=0.0, max_grad_norm=1e3))
     """The text encoder's training: the pair's text tower, in which every shape word can be read."""
     base: LoopConfig = field(
-        default=LoopConfig(num_steps=3000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.99)
+        default=LoopConfig(num_steps=5000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.99)
     )
     """The base text-to-image model's training."""
     motion: LoopConfig = field(
-        default=LoopConfig(num_steps=3000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
+        default=LoopConfig(num_steps=5000, optimizer="muon", muon_rate=0.014, learning_rate=2e-3, ema_decay=0.98)
     )
     """The motion module's training, the base frozen."""
     ablation: LoopConfig = field(
@@ -45,7 +45,7 @@ class RecipeConfig:
     """The training of each of the two architectures that are compared, the base frozen."""
     camera_clips: int = 48
     """Drawn clips of each camera motion; the paper takes 20 to 50."""
-    camera_steps: int = 700
+    camera_steps: int = 400
     """Steps of each camera motion's MotionLoRA."""
     camera_rate: float = 0.02
     """Muon's peak rate for them."""
