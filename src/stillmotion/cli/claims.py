@@ -72,7 +72,8 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     )
     hide_loading_bars()
     chosen = [name.upper() for name in arguments.names] or _measurable(screen, budget)
-    found = {name: told for name in chosen if (told := _found_before(CLAIMS[name], budget, again=arguments.again))}
+    before = {name: _found_before(CLAIMS[name], budget, again=arguments.again) for name in chosen}
+    found = {name: told for name, told in before.items() if told}
     open_ones = [CLAIMS[name] for name in chosen if name not in found]
     with screen.progress() as progress:
         for name, told in measured(open_ones, budget, jobs=arguments.jobs):
