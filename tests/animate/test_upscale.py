@@ -62,7 +62,7 @@ def test_less_denoising_stays_nearer_to_the_first_pass(job: Job) -> None:
 
 def test_the_second_pass_is_the_video_s_way_with_a_seed_of_its_own(job: Job, tmp_path: Path) -> None:
     """What `--video` makes of the first pass's frames is what the second pass makes of them, but for the rounding."""
-    config = job(**{**LARGE, "upscale": 2})
+    config = job(**{**LARGE, "upscale": 2, "dtype": "float32"})
     plan = make_plan(config)
     whole = frames(config).astype(float)
     first = frames(config.replace(upscale=1))
@@ -171,8 +171,14 @@ def test_the_plan_counts_only_the_steps_that_draw_a_video_anew(job: Job, tmp_pat
 
 
 def test_frames_in_between_go_into_every_file(job: Job, tmp_path: Path) -> None:
-    plain = frames(job())
-    how = {"output_dir": tmp_path, "formats": ["mp4", "gif", "png", "webp"], "interpolate": 3, "decode_chunk": 1}
+    plain = frames(job(dtype="float32"))
+    how = {
+        "dtype": "float32",
+        "output_dir": tmp_path,
+        "formats": ["mp4", "gif", "png", "webp"],
+        "interpolate": 3,
+        "decode_chunk": 1,
+    }
     clip = sm.animate(job(**how), session=_session)
     assert clip.fps == 24 and clip.frames.shape == (12, 64, 64, 3)
     assert np.abs(clip.frames[::3].astype(int) - plain).max() <= 1  # one at a time, the VAE rounds otherwise
