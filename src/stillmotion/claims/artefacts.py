@@ -19,7 +19,7 @@ NOTE = (
     "Every mark is counted from that of the same clip with nothing trained, since what lies under the mark has a strength too. "
     "The paper trains a whole motion module on marked videos; here it is a MotionLoRA of rank 8 for 200 steps, and where no "
     "adapter was in place the sheets show debris at the picture's foot instead of a mark that could be read as one. The adapter "
-    "shows a sixth of the mark at 1: 300 steps of attention alone are too few for letters."
+    "was trained over the base of before, 300 steps of attention alone: over today's base it shows a twentieth of the mark at 1."
 )
 
 
