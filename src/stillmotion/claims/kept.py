@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from stillmotion.claims.brought import TRAINED_OVER
 from stillmotion.claims.finding import Budget, Claim, Figure, Finding
+from stillmotion.errors import FileError
 from stillmotion.toyworld import brought_file, manifest, weights_folder
 from stillmotion.version import __version__
 
@@ -33,6 +34,21 @@ def kept(claim: Claim, budget: Budget) -> tuple[Finding, float] | None:
         return Finding(figures=figures), float(told["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # what cannot be read is measured again
+
+
+def found_before(claim: Claim, budget: Budget, *, again: bool = False) -> tuple[Finding, float] | None:
+    """Return what is kept of a claim, unless it is to be measured `again`; None where it is to be measured.
+
+    Of a claim whose weights do not ship, what was found after its own training counts; raises `FileError` without that.
+    """
+    try:
+        if not budget.retrain:
+            claim.require()
+    except FileError:
+        if told := kept(claim, replace(budget, retrain=True)):
+            return told
+        raise
+    return None if again else kept(claim, budget)
 
 
 def _figure(told: Mapping[str, Any]) -> Figure:

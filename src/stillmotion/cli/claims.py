@@ -1,7 +1,6 @@
 """`claims`: the paper's claims, measured on the toyworld."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from stillmotion.cli.screen import Screen
 from stillmotion.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from stillmotion.claims.finding import Budget, Claim, Finding
+    from stillmotion.claims.finding import Budget
 
 
 def _arguments(parser: Parser) -> None:
@@ -46,6 +45,7 @@ def _arguments(parser: Parser) -> None:
 def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.claims.all_claims import CLAIMS
     from stillmotion.claims.finding import Budget, Progress
+    from stillmotion.claims.kept import found_before
     from stillmotion.claims.report import row, write_report
     from stillmotion.claims.side_by_side import measured
     from stillmotion.errors import ConfigError
@@ -72,7 +72,7 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     )
     hide_loading_bars()
     chosen = [name.upper() for name in arguments.names] or _measurable(screen, budget)
-    before = {name: _found_before(CLAIMS[name], budget, again=arguments.again) for name in chosen}
+    before = {name: found_before(CLAIMS[name], budget, again=arguments.again) for name in chosen}
     found = {name: told for name, told in before.items() if told}
     open_ones = [CLAIMS[name] for name in chosen if name not in found]
     with screen.progress() as progress:
@@ -93,33 +93,16 @@ def _run(arguments: argparse.Namespace, screen: Screen) -> int:
     return 0 if all(finding.holds for finding, _ in found.values()) else 1
 
 
-def _found_before(claim: "Claim", budget: "Budget", *, again: bool) -> "tuple[Finding, float] | None":
-    """Return what was found before, unless it is to be measured again.
-
-    Of a claim whose weights do not ship, what was found with --retrain counts; raises `FileError` where there is none.
-    """
-    from stillmotion.claims.kept import kept
-    from stillmotion.errors import FileError
-
-    try:
-        if not budget.retrain:
-            claim.require()
-    except FileError:
-        if told := kept(claim, replace(budget, retrain=True)):
-            return told
-        raise
-    return None if again else kept(claim, budget)
-
-
 def _measurable(screen: Screen, budget: "Budget") -> list[str]:
     """Return the claims that can be measured, or were after their own training; say which are left out and why."""
     from stillmotion.claims.all_claims import CLAIMS
+    from stillmotion.claims.kept import found_before
     from stillmotion.errors import FileError
 
     names: list[str] = []
     for name, claim in CLAIMS.items():
         try:
-            _found_before(claim, budget, again=True)
+            found_before(claim, budget, again=True)
             names.append(name)
         except FileError as error:
             screen.note(f"{name} is left out: {error}")
