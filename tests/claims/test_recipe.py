@@ -10,7 +10,7 @@ from transformers import CLIPModel
 
 import stillmotion as sm
 from stillmotion.claims.recipe import GateClosed, RecipeConfig, cook, cooking, finish, gates, stages
-from stillmotion.data import CAMERA_MOTIONS
+from stillmotion.claims.recipe.cameras import CAMERAS, FEWER
 from stillmotion.toyworld import brought_file, load_judge, models, weights_folder
 from stillmotion.training.loop import LoopConfig
 
@@ -41,7 +41,7 @@ def test_every_stage_leaves_what_the_next_one_loads(
             ("camera_clips", "camera_steps", "style_steps", "word_steps", "adapter_steps", "stock_steps"), 1
         ),
     )
-    first, *others = CAMERA_MOTIONS
+    first, *others = (*CAMERAS, *FEWER)
     left = {*others, *OVER} - {*over}
     whole = [name for name in stages(config) if name not in left | {first}]
     done = [step.stage for name in (*whole, first) for step in cook(config, only=name)]

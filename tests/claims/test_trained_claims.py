@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+import stillmotion as sm
 from stillmotion.claims.all_claims import CLAIMS
 from stillmotion.claims.architectures import AS_SAID
 from stillmotion.claims.architectures import _figures as compared
 from stillmotion.claims.artefacts import CLAIM as ARTEFACTS
 from stillmotion.claims.artefacts import _figures, mark_in
+from stillmotion.claims.cameras import _told
 from stillmotion.claims.finding import Finding
 from stillmotion.claims.personal import StyleReader
 from stillmotion.claims.recipe import RecipeConfig, ablations, stages
+from stillmotion.claims.recipe.cameras import FEWER, RANK
 from stillmotion.claims.score import drawn_frames, drawn_scenes
 from stillmotion.claims.steering import path_error
 from stillmotion.t2i.clip_pair import load_clip
@@ -77,3 +80,14 @@ def test_a_path_is_as_far_away_as_it_was_moved() -> None:
     assert path_error(judge, frames, drawn.poses) < 0.02
     elsewhere = dataclasses.replace(drawn.poses, x=drawn.poses.x + 0.2)
     assert path_error(judge, frames, elsewhere) == pytest.approx(0.2, abs=0.03)
+
+
+def test_what_is_learnt_from_fewer_clips_or_at_a_lower_rank_is_told_with_its_files_size() -> None:
+    files = {name: brought_file("motion_loras", name) for name in ("zoom-in", *FEWER)}
+    assert {name: sm.inspect(file).rank for name, file in files.items()} == {
+        "zoom-in": RANK,
+        **{name: filmed.rank for name, filmed in FEWER.items()},
+    }
+    told = _told(FEWER["zoom-in-rank-2"], files["zoom-in-rank-2"])
+    assert told == f"zoom-in at rank 2 ({files['zoom-in-rank-2'].stat().st_size / 1e6:.2f} MB)"
+    assert files["zoom-in-rank-2"].stat().st_size < files["zoom-in"].stat().st_size / 2

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -97,6 +97,8 @@ class LongTiming:
 def bench_long(shape: LongShape, *, num_threads: int | None = None) -> LongTiming:
     """Make a short and a long clip of the toyworld on the CPU, each in a fresh process, one after the other.
 
+    The short one is made before the long one and after it, and the mean of its times told: a machine's speed drifts.
+
     The processes import the program's own main module anew, so a script that calls this does its work under
     `if __name__ == "__main__":`.
 
@@ -108,7 +110,8 @@ def bench_long(shape: LongShape, *, num_threads: int | None = None) -> LongTimin
     except ImportError as error:
         raise StillmotionError('Flow is measured with OpenCV: pip install "stillmotion[evaluation]".') from error
     threads = num_threads or torch.get_num_threads()
-    short, long = (_in_own_process(shape, count, threads) for count in (shape.short, shape.long))
+    before, long, after = (_in_own_process(shape, count, threads) for count in (shape.short, shape.long, shape.short))
+    short = replace(before, seconds=(before.seconds + after.seconds) / 2)
     return LongTiming(shape=shape, num_threads=threads, short=short, long=long)
 
 

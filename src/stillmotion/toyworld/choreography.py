@@ -18,8 +18,9 @@ CLIP_FRAMES = 16  # the length of the clips that the toyworld's motion module is
 PHASES, PACES = 0.08, 0.2
 """How far apart clips of a motion that comes back begin, as a share of its period, and how far apart their numbers of periods
 are: which moment of a hop is first, and how many there are, must be told from noise alone, by all frames at once."""
-SPIN_PACES = 0.05
-"""The same for turns: what spins is at another angle in every frame, and a shape drawn at the mean of several is none."""
+SPIN_PHASES, SPIN_PACES = 0.02, 0.02
+"""The same for turns: what spins is at another angle in every frame, and a shape drawn at the mean of several is none. So
+near to each other, the turns of all clips pass through the same few angles."""
 
 RIGHT, LEFT, BOUNCING, SPINNING, GROWING, STILL = range(len(MOTIONS) + 1)
 
@@ -71,7 +72,7 @@ def choreograph(
 
     turns = 1 + SPIN_PACES * (pace - 0.5)
     lean = torch.where(only(RIGHT), 0.16, torch.where(only(LEFT), -0.16, 0.0))
-    angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + PHASES * (phase - 0.5)), lean + 0 * time)
+    angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + SPIN_PHASES * (phase - 0.5)), lean + 0 * time)
 
     small, big = 0.115 + 0.02 * size, 0.255 + 0.03 * pace
     radius = torch.where(only(GROWING), small * (big / small) ** time, radius)

@@ -61,7 +61,7 @@ def draw_clips(
 
 
 def draw_pictures(indices: Sequence[int], *, seed: int, size: int = 128, device: str | torch.device = "cpu") -> Drawn:
-    """Draw one random moment of one random clip per index: the stills that the base model learns."""
+    """Draw one random frame of one random clip per index: the stills that the base model learns."""
     scenes, poses, look = _moments(indices, seed, device)
     return Drawn(pixels=draw(look, poses, size=size).unsqueeze(2), scenes=scenes, poses=poses, look=look)
 
@@ -84,7 +84,7 @@ def truth(poses: Poses, look: Look) -> Truth:
 
 def _moments(indices: Sequence[int], seed: int, device: str | torch.device) -> tuple[tuple[Scene, ...], Poses, Look]:
     scenes = tuple(draw_scene(generator(seed, "toyworld scene", index)) for index in indices)
-    moments = _chances(seed, "toyworld moment", indices, 1) * (CLIP_FRAMES - 1)
+    moments = (_chances(seed, "toyworld moment", indices, 1) * CLIP_FRAMES).floor()
     chance = _chances(seed, "toyworld take", indices, 18)
     kinds = motion_indices(list(scenes))
     each = [choreograph(kinds[i : i + 1], chance[i : i + 1, :8], moments[i]) for i in range(len(scenes))]

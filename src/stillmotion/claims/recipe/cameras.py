@@ -1,10 +1,13 @@
 """The MotionLoRAs of the eight camera motions (paper §4.3), trained as everyone trains theirs: `data prepare`, `train`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from stillmotion.claims.recipe.config import RecipeConfig
 from stillmotion.claims.recipe.jobs import latents_of, trained, usual
+from stillmotion.data import CAMERA_MOTIONS
 from stillmotion.toyworld import brought_file
 from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
@@ -13,15 +16,42 @@ RANK = 8
 CLIPS_PER_STEP = 1
 
 
-def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
-    """Train the MotionLoRA of one camera motion, by its name, over the recipe's motion module."""
+@dataclass(frozen=True, kw_only=True)
+class Filmed:
+    """What a MotionLoRA of a camera motion is trained with."""
+
+    motion: str
+    """The camera motion's name."""
+    num_clips: int | None = None
+    """How many clips of it are drawn; the recipe's number unless told."""
+    rank: int = RANK
+    """The LoRA's rank."""
+
+
+CAMERAS: Mapping[str, Filmed] = MappingProxyType({name: Filmed(motion=name) for name in CAMERA_MOTIONS})
+"""The eight camera motions, by the names of their stages."""
+
+FEWER: Mapping[str, Filmed] = MappingProxyType(
+    {
+        "zoom-in-of-5": Filmed(motion="zoom-in", num_clips=5),
+        "zoom-in-of-20": Filmed(motion="zoom-in", num_clips=20),
+        "zoom-in-rank-2": Filmed(motion="zoom-in", rank=2),
+    }
+)
+"""One motion learnt from fewer clips and at a lower rank, for as many steps (paper §5.4: "50 reference videos", Fig. 6)."""
+
+
+def train_camera(config: RecipeConfig, name: str) -> Iterator[StepDone]:
+    """Train one of `CAMERAS` or `FEWER`, over the recipe's motion module."""
+    filmed = {**CAMERAS, **FEWER}[name]
     weights, folder = Path(config.folder) / "weights", Path(config.folder) / "cameras"
+    count = filmed.num_clips or config.camera_clips
     job = TrainConfig(
         stage="motion_lora",
-        data=latents_of(config, f"toyworld:{config.camera_clips}:{motion}", folder / f"{motion}-latents"),
-        output_dir=folder / motion,
+        data=latents_of(config, f"toyworld:{count}:{filmed.motion}", folder / f"{filmed.motion}-{count}-latents"),
+        output_dir=folder / name,
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
-        rank=RANK,
+        rank=filmed.rank,
         num_steps=config.camera_steps,
         batch_size=CLIPS_PER_STEP,
         optimizer="muon",
@@ -29,4 +59,4 @@ def train_camera(config: RecipeConfig, motion: str) -> Iterator[StepDone]:
         dialects=("stillmotion",),
         **usual(config),
     )
-    yield from trained(job, brought_file("motion_loras", motion, weights))
+    yield from trained(job, brought_file("motion_loras", name, weights))

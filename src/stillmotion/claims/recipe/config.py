@@ -71,14 +71,14 @@ class RecipeConfig:
     """Its peak rate: two vectors are all that is trained."""
     stock_clips: int = 48
     """Drawn clips of stock footage."""
-    stock_steps: int = 200
+    stock_steps: int = 300
     """Steps of the motion that is learnt of stock footage, with the adapter and without."""
-    stock_rate: float = 3e-3
-    """Its peak rate; matrices of low rank at widths of 128 bear more than those of large models."""
-    adapter_steps: int = 300
+    stock_rate: float = 0.02
+    """Muon's peak rate for it."""
+    adapter_steps: int = 600
     """Steps of the domain adapter."""
-    adapter_rate: float = 1e-3
-    """Its peak rate."""
+    adapter_rate: float = 0.02
+    """Muon's peak rate for it."""
     judge: LoopConfig = field(default=LoopConfig(num_steps=1000, learning_rate=1e-3, ema_decay=0.99, weight_decay=0.01))
     """The training of the network that reads pictures back."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from stillmotion.claims.recipe.cameras import train_camera
+from stillmotion.claims.recipe.cameras import CAMERAS, FEWER, train_camera
 from stillmotion.claims.recipe.config import RecipeConfig, StageStep
 from stillmotion.claims.recipe.depth import train_depth
 from stillmotion.claims.recipe.few_steps import NAME as FEW_STEP
@@ -15,7 +15,6 @@ from stillmotion.claims.recipe.generation import train_ablation, train_base, tra
 from stillmotion.claims.recipe.perception import train_clip, train_judge, train_text, train_vae
 from stillmotion.claims.recipe.personal import train_style, train_word
 from stillmotion.claims.recipe.stock import train_adapter, train_on_stock
-from stillmotion.data import CAMERA_MOTIONS
 from stillmotion.motion import ARCHITECTURES
 from stillmotion.toyworld import brought_file, write_manifest
 from stillmotion.training.loop import StepDone
@@ -39,7 +38,7 @@ def stages(config: RecipeConfig) -> dict[str, tuple[Path, Stage]]:
         "motion": (weights / "motion" / "v3_toyworld_mm.safetensors", train_motion),
         "depth": (brought_file("controls", "depth", weights) / "config.json", train_depth),
         FEW_STEP: (brought_file("domain_adapter", FEW_STEP, weights), train_few_steps),
-        **{name: _job("motion_loras", name, weights, partial(train_camera, motion=name)) for name in CAMERA_MOTIONS},
+        **{name: _job("motion_loras", name, weights, partial(train_camera, name=name)) for name in (*CAMERAS, *FEWER)},
         "neon": _job("loras", "neon", weights, partial(train_style, style="neon")),
         "pal": _job("embeddings", "pal", weights, train_word),
         "stock": _job("domain_adapter", "stock", weights, train_adapter),

@@ -22,6 +22,7 @@ PAL = Scene(shape="star", colour="purple")
 """Whom the word <pal> stands for."""
 
 WORD, NUM_VECTORS, NUM_PAL_PICTURES = "<pal>", 2, 24
+STYLE_RANK = 8
 
 
 def train_style(config: RecipeConfig, style: str) -> Iterator[StepDone]:
@@ -30,6 +31,7 @@ def train_style(config: RecipeConfig, style: str) -> Iterator[StepDone]:
     job = PersonalizeConfig(
         method="lora",
         layers="transformer",
+        rank=STYLE_RANK,
         pictures=_pictures_in(style, Path(config.folder) / "personal" / f"{style}-pictures", config),
         output_dir=Path(config.folder) / "personal" / style,
         num_steps=config.style_steps,

@@ -14,7 +14,7 @@ from stillmotion.toyworld import brought_file
 from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
 
-ADAPTER_RANK, MOTION_RANK = 32, 8
+ADAPTER_RANK, MOTION_RANK = 16, 4
 FRAMES_PER_STEP, CLIPS_PER_STEP = 16, 1
 
 
@@ -28,7 +28,8 @@ def train_adapter(config: RecipeConfig) -> Iterator[StepDone]:
         rank=ADAPTER_RANK,
         num_steps=config.adapter_steps,
         batch_size=FRAMES_PER_STEP,
-        learning_rate=config.adapter_rate,
+        optimizer="muon",
+        muon_rate=config.adapter_rate,
         dialects=("stillmotion",),
         **usual(config),
     )
@@ -48,7 +49,8 @@ def train_on_stock(config: RecipeConfig, name: str, *, adapted: bool) -> Iterato
         rank=MOTION_RANK,
         num_steps=config.stock_steps,
         batch_size=CLIPS_PER_STEP,
-        learning_rate=config.stock_rate,
+        optimizer="muon",
+        muon_rate=config.stock_rate,
         dialects=("stillmotion",),
         **usual(config),
     )
