@@ -169,7 +169,7 @@ def _long(arguments: argparse.Namespace, screen: Screen) -> int:
     from stillmotion.bench import LongShape, bench_long
 
     shape = LongShape(short=arguments.short, long=arguments.long, steps=arguments.steps, window=arguments.window)
-    screen.note(f"making {shape.short} frames, then {shape.long}, each in a process of its own …")
+    screen.note(f"making {shape.short} frames, {shape.long}, and {shape.short} again, each in a process of its own …")
     timing = bench_long(shape, num_threads=arguments.threads)
     short, long = timing.short, timing.long
     grown = (long.peak - short.peak) / (long.latents - short.latents)
