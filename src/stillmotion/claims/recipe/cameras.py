@@ -38,7 +38,7 @@ FEWER: Mapping[str, Filmed] = MappingProxyType(
         "zoom-in-rank-2": Filmed(motion="zoom-in", rank=2),
     }
 )
-"""One motion learnt from fewer clips and at a lower rank, for as many steps (paper §5.4: "50 reference videos", Fig. 6)."""
+"""One motion learnt from fewer clips and at a lower rank, for as many steps (the paper varies both)."""
 
 
 def train_camera(config: RecipeConfig, name: str) -> Iterator[StepDone]:
