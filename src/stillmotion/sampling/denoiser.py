@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from stillmotion.products import faster_products
 from stillmotion.sampling.control import Control, Moment, steering
 from stillmotion.sampling.schedule import Diffusion
 from stillmotion.sampling.text import Text, Tokens, as_text, joined, merged
@@ -100,10 +101,11 @@ class Denoiser:
         dtype = self.unet.dtype
         images, rows = fold_frames(latents).to(dtype), as_text(text).per_frame(shared).to(dtype)
         moment = replace(moment or Moment(frames=range(frames)), beside=rows.arguments())
-        added = steering(self.controls, images, times, rows.tokens, moment)
-        with self._projected_once(shared):
+        with faster_products(dtype, images.device):
+            added = steering(self.controls, images, times, rows.tokens, moment)
             arguments = merged(moment.beside, added.arguments() if added else {}, extra)
-            predicted = self.unet(images, times, encoder_hidden_states=rows.tokens, **arguments).sample
+            with self._projected_once(shared):
+                predicted = self.unet(images, times, encoder_hidden_states=rows.tokens, **arguments).sample
         return unfold_frames(predicted.to(latents.dtype), frames)
 
     @contextmanager
