@@ -40,22 +40,14 @@ class _OneDnnLinear(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is F.linear:
-            return self._linear(*args, **(kwargs or {}))
+        if func is F.linear and len(args) >= 2:
+            rows, weight, bias = (*args, (kwargs or {}).get("bias"))[:3]
+            if LAYER is not None and self._serves(rows) and self._serves(weight) and rows.numel():
+                return LAYER(rows, weight, bias, "none", [], "")
         return func(*args, **(kwargs or {}))
 
-    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002  # its name
-        plain = type(input) is Tensor and type(weight) in (Tensor, nn.Parameter) and input.device.type == "cpu"
-        if (
-            LAYER is None
-            or not plain
-            or input.dtype != self._dtype
-            or weight.dtype != self._dtype
-            or input.numel() == 0
-        ):
-            return F.linear(input, weight, bias)
-        product: Tensor = LAYER(input, weight, bias, "none", [], "")
-        return product
+    def _serves(self, tensor: Tensor) -> bool:
+        return type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == self._dtype and tensor.device.type == "cpu"
 
 
 @functools.cache
