@@ -8,6 +8,7 @@ import torch
 
 from stillmotion.claims.recipe import RecipeConfig
 from stillmotion.claims.recipe.caches import (
+    MOVED_OFTEN,
     MOVED_SHARE,
     UNSAID,
     UNSAID_MOVED,
@@ -30,7 +31,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RecipeConfig:
 
 
 @pytest.mark.parametrize("stills", [True, False], ids=["stills", "clips"])
-def test_one_sample_in_eight_was_taken_by_a_moving_camera(config: RecipeConfig, stills: bool) -> None:
+def test_some_samples_were_taken_by_a_moving_camera(config: RecipeConfig, stills: bool) -> None:
     scenes = clip_scenes(config)
     if stills:
         scenes = [scene for scene in scenes for _ in range(CLIP_FRAMES)]
@@ -44,6 +45,8 @@ def test_one_sample_in_eight_was_taken_by_a_moving_camera(config: RecipeConfig, 
     assert shelf.captions[: len(scenes)] == [scene.caption for scene in scenes]
     assert shelf.often[-moved:].sum() / shelf.often.sum() == pytest.approx(MOVED_SHARE)
     assert shelf.often[0] == 3.0
+    each = shelf.often[-moved:].view(len(CAMERA_MOTIONS), -1).sum(1)
+    assert (each / each[0]).tolist() == pytest.approx([MOVED_OFTEN.get(name, 1.0) for name in CAMERA_MOTIONS])
     assert shelf.unsaid[: len(scenes)].unique().tolist() == pytest.approx([UNSAID])
     assert shelf.unsaid[-moved:].unique().tolist() == pytest.approx([UNSAID_MOVED])
 

@@ -12,7 +12,7 @@ from stillmotion.data import CameraMotion, camera_path, move_camera
 from stillmotion.errors import ConfigError
 from stillmotion.seeding import generator
 from stillmotion.toyworld.choreography import CLIP_FRAMES, choreograph, motion_indices
-from stillmotion.toyworld.drawing import Camera
+from stillmotion.toyworld.drawing import Camera, draw_depth
 from stillmotion.toyworld.judge import track
 from stillmotion.toyworld.language import COLOURS, MOTIONS, PLACES, SHAPES, STYLES, Scene, draw_scene, parse
 from stillmotion.toyworld.models import make_tokenizer
@@ -62,6 +62,26 @@ def test_the_truth_moves_as_it_says(motion: str | None) -> None:
     assert sum(right) == count
 
 
+def test_turns_are_told_from_faces_that_look_anywhere() -> None:
+    def turns(degrees: torch.Tensor) -> float:
+        facing = torch.deg2rad(degrees)
+        zero = torch.zeros(len(facing))
+        return track(torch.stack([zero, zero, zero, zero, facing.cos(), facing.sin()], 1)).turns
+
+    chance = generator(4, "test")
+    whole = torch.arange(CLIP_FRAMES) * 360 / (CLIP_FRAMES - 1)
+    noisy = whole + 20 * torch.randn(CLIP_FRAMES, generator=chance)
+    noisy[[4, 11]] *= -1  # the frames that show one eye's edge
+    assert turns(whole) == pytest.approx(1, abs=0.02)
+    assert turns(-whole / 2) == pytest.approx(-0.5, abs=0.02)
+    assert turns(noisy) == pytest.approx(1, abs=0.2)
+    assert turns(noisy[:8]) == pytest.approx(7 / 15, abs=0.2)
+    assert abs(turns(20 * torch.randn(CLIP_FRAMES, generator=chance))) < 0.1
+
+    anywhere = [turns(whole[torch.randperm(CLIP_FRAMES, generator=chance)]) for _ in range(200)]
+    assert sum(abs(found) > 0.1 for found in anywhere) <= 4
+
+
 def test_objects_stay_in_the_picture() -> None:
     drawn = [draw_scene(generator(3, "scene", index)) for index in range(200)]
     chance = torch.rand(200, 8, generator=generator(3, "test"))
@@ -70,6 +90,24 @@ def test_objects_stay_in_the_picture() -> None:
     assert poses.x.max() < 0.9
     assert (poses.y - poses.radius).min() > 0.0
     assert (poses.y + poses.radius * 0.8).max() < 1.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_spins_turns_its_back_and_keeps_its_outline(shape: str) -> None:
+    scene = Scene(shape=shape, colour="red", motion="spinning", place="at night")
+    drawn = draw_clips([scene], seed=1, indices=[0], size=64)
+    poses, half = drawn.poses, CLIP_FRAMES // 2
+    assert poses.facing[0, 0].cos() > 0.9
+    assert poses.facing[0, half].cos() < -0.9
+
+    changed = (drawn.pixels[0, :, half] - drawn.pixels[0, :, 0]).abs().amax(0) > 0.3
+    y, x = (torch.nonzero(changed) + 0.5).div(64).unbind(1)
+    assert changed.float().mean() > 0.02  # the face is gone, the tail is there
+    far = torch.hypot(x - poses.x[0, 0], y - poses.y[0, 0]) / poses.radius[0, 0]
+    assert far.quantile(0.95) < 0.8  # all but the outline, which breathes
+
+    depth = draw_depth(drawn.look, poses, size=64)
+    assert (depth - depth[:1]).abs().mean() < 0.02
 
 
 def test_pictures_are_functions_of_seed_and_index() -> None:

@@ -1,7 +1,7 @@
 """How things move: a scene and a draw of chance in, the exact pose of the object in every frame out.
 
-Lengths are in widths of the picture, x to the right and y down; angles in radians, clockwise; time runs from 0 at a
-clip's first frame to 1 at its sixteenth. Phase and speed differ from clip to clip.
+Lengths are in widths of the picture, x to the right and y down; angles in radians; time runs from 0 at a clip's first
+frame to 1 at its sixteenth. Phase and speed differ from clip to clip.
 """
 
 import math
@@ -19,8 +19,8 @@ PHASES, PACES = 0.08, 0.2
 """How far apart clips of a motion that comes back begin, as a share of its period, and how far apart their numbers of periods
 are: which moment of a hop is first, and how many there are, must be told from noise alone, by all frames at once."""
 SPIN_PHASES, SPIN_PACES = 0.02, 0.02
-"""The same for turns: what spins is at another angle in every frame, and a shape drawn at the mean of several is none. So
-near to each other, the turns of all clips pass through the same few angles."""
+"""The same for turns: what spins faces another way in every frame, and a face drawn at the mean of several ways is none. So
+near to each other, the turns of all clips pass through the same few ways."""
 
 RIGHT, LEFT, BOUNCING, SPINNING, GROWING, STILL = range(len(MOTIONS) + 1)
 
@@ -32,7 +32,8 @@ class Poses:
     x: Float[Tensor, "clips frames"]
     y: Float[Tensor, "clips frames"]  # of the centre of the undeformed shape
     radius: Float[Tensor, "clips frames"]
-    angle: Float[Tensor, "clips frames"]
+    lean: Float[Tensor, "clips frames"]  # clockwise in the picture's plane
+    facing: Float[Tensor, "clips frames"]  # about the upright axis: 0 faces us, a quarter turn the picture's right
     stretch: Float[Tensor, "clips frames"]  # height over width: < 1 squashed, > 1 stretched; the area is kept
     lift: Float[Tensor, "clips frames"]  # height above the ground
     motion: Int[Tensor, "clips"]  # index into MOTIONS; len(MOTIONS) means standing still
@@ -70,9 +71,10 @@ def choreograph(
     breathing = 1 + 0.02 * torch.sin(2 * math.pi * (time + phase))
     stretch = torch.where(only(BOUNCING), squash, breathing)
 
+    # Spinning: as a top does, upright, so that shapes are seen from the side where they can be told apart.
     turns = 1 + SPIN_PACES * (pace - 0.5)
-    lean = torch.where(only(RIGHT), 0.16, torch.where(only(LEFT), -0.16, 0.0))
-    angle = torch.where(only(SPINNING), 2 * math.pi * (turns * time + SPIN_PHASES * (phase - 0.5)), lean + 0 * time)
+    facing = torch.where(only(SPINNING), 2 * math.pi * (turns * time + SPIN_PHASES * (phase - 0.5)), 0 * time)
+    lean = torch.where(only(RIGHT), 0.16, torch.where(only(LEFT), -0.16, 0.0)) + 0 * time
 
     small, big = 0.115 + 0.02 * size, 0.255 + 0.03 * pace
     radius = torch.where(only(GROWING), small * (big / small) ** time, radius)
@@ -80,4 +82,6 @@ def choreograph(
     radius, stretch = torch.broadcast_tensors(radius, stretch)
     y = ground - radius * stretch.sqrt() * 0.94 - lift
     y = torch.where(only(GROWING), torch.minimum(y, 0.70 - 0.45 * radius), y)
-    return Poses(x=x.contiguous(), y=y, radius=radius, angle=angle, stretch=stretch, lift=lift, motion=motion)
+    return Poses(
+        x=x.contiguous(), y=y, radius=radius, lean=lean, facing=facing, stretch=stretch, lift=lift, motion=motion
+    )

@@ -1,7 +1,7 @@
 """The toyworld's pencil: scenes, poses and a camera in, pictures out; all pictures of a call at once, on any device.
 
-A cartoon: dark outlines, cel shading, a face on the leading side, and round every moving object a cue that tells its
-motion in a still (`docs/decisions/` says why): orange streaks behind what rolls right, aqua ones behind what rolls
+A cartoon: dark outlines, cel shading, a face on the leading side, a tail behind, and round every moving object a cue that
+tells its motion in a still (`docs/decisions/` says why): orange streaks behind what rolls right, aqua ones behind what rolls
 left, white strokes under what bounces, a pink ring round what spins, yellow rays round what grows.
 """
 
@@ -137,7 +137,7 @@ def _nearness(y: Tensor, line: Tensor) -> Tensor:
 
 
 def _flattened(poses: Poses) -> dict[str, Tensor]:
-    return {name: getattr(poses, name).flatten() for name in ("x", "y", "radius", "angle", "stretch", "lift")}
+    return {name: getattr(poses, name).flatten() for name in ("x", "y", "radius", "lean", "facing", "stretch", "lift")}
 
 
 def _horizon(canvas: Canvas, look: Look) -> tuple[Tensor, Tensor]:
@@ -241,7 +241,7 @@ def _body(x: Tensor, y: Tensor, shape: Tensor) -> Tensor:
 def _body_of(canvas: Canvas, look: Look, pose: dict[str, Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Return where every pixel lies in the object's unit coordinates, and its distance to the object's edge."""
     pose = {name: value[:, None, None] for name, value in pose.items()}
-    x, y = _turned(canvas.x - pose["x"], canvas.y - pose["y"], pose["angle"])
+    x, y = _turned(canvas.x - pose["x"], canvas.y - pose["y"], pose["lean"])
     high = pose["stretch"].sqrt()
     x, y = x * high / pose["radius"], y / high / pose["radius"]
     return (x, y), _body(x, y, look.shape) * pose["radius"]
@@ -265,22 +265,44 @@ def _paint_object(canvas: Canvas, look: Look, pose: dict[str, Tensor], motion: T
     away = (canvas.x - pose["x"] + canvas.y - pose["y"]) / pose["radius"]
     canvas.paint(dark, torch.maximum(body, (0.72 - away) * pose["radius"]) + flat, rows)
     canvas.paint(light, torch.maximum(body + 0.012, (away + 0.95) * pose["radius"]) + flat, rows)
-    _paint_face(canvas, unit, pose["radius"], motion, rows)
+    _paint_face(canvas, unit, body, pose, motion)
 
 
-def _paint_face(canvas: Canvas, unit: tuple[Tensor, Tensor], radius: Tensor, motion: Tensor, rows: Tensor) -> None:
+_ROUND = 0.72
+"""How far the eyes' and the tail's middle is from the axis that they turn about, in radii."""
+_EDGE = 0.12
+"""The least share of its width at which something that turns away is still drawn."""
+
+
+def _paint_face(
+    canvas: Canvas, unit: tuple[Tensor, Tensor], body: Tensor, pose: dict[str, Tensor], motion: Tensor
+) -> None:
+    """Paint eyes, mouth and tail where they are on a body that faces as `pose` says, round as seen from above."""
     x, y = unit
+    rows, radius, facing = torch.arange(len(motion), device=motion.device), pose["radius"], pose["facing"]
     ahead = ((motion == RIGHT).float() - (motion == LEFT).float())[:, None, None]
     up = (motion == BOUNCING).float()[:, None, None]
-    # What spins gasps, its eyes wide apart from a dark mouth: what is up must be seen at any angle.
-    spins = (motion == SPINNING).float()[:, None, None]
-    x, brow = x - 0.24 * ahead, y + 0.16 + 0.10 * spins
-    for side in (-0.31, 0.31):
-        eye = (sdf.circle(x - side, brow, 0.29)) * radius
-        canvas.paint(INK, eye - 0.008, rows)
-        canvas.paint(WHITE, eye, rows)
-        canvas.paint(INK, sdf.circle(x - side - 0.11 * ahead, brow + 0.10 * up, 0.14) * radius, rows)
-    smile, gasp = torch.maximum(sdf.circle(x, y - 0.30, 0.26), 0.30 - y), sdf.circle(x, y - 0.42, 0.30)
-    mouth = torch.where(spins > 0, gasp, smile) * radius
-    red, ink = (torch.tensor(colour, device=motion.device) for colour in (MOUTH, INK))
-    canvas.paint(torch.lerp(red, ink, spins.flatten(1)), mouth, rows)
+    edge = torch.where((motion == SPINNING)[:, None, None], body, -1.0)  # what turns goes behind the body's edge
+    x = x - 0.24 * ahead
+
+    def seen(turned: Tensor, middle: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return across how many of its radii a pixel lies from what is turned so, and where that cannot be seen."""
+        side = math.asin(middle / _ROUND)
+        wide = (turned + side).cos() / math.cos(side)
+        across = (x - _ROUND * (turned + side).sin()) / wide.clamp(min=_EDGE)
+        return across, torch.where(wide > _EDGE, edge, 1.0)
+
+    for middle in (-0.31, 0.31):
+        across, hidden = seen(facing, middle)
+        eye = sdf.circle(across, y + 0.16, 0.29) * radius
+        canvas.paint(INK, torch.maximum(eye - 0.008, hidden), rows)
+        canvas.paint(WHITE, torch.maximum(eye, hidden), rows)
+        pupil = sdf.circle(across - 0.11 * ahead, y + 0.16 + 0.10 * up, 0.14) * radius
+        canvas.paint(INK, torch.maximum(pupil, hidden), rows)
+    across, hidden = seen(facing)
+    smile = torch.maximum(sdf.circle(across, y - 0.30, 0.26), 0.30 - y) * radius
+    canvas.paint(MOUTH, torch.maximum(smile, hidden), rows)
+    across, hidden = seen(facing + math.pi)
+    tail = sdf.circle(across, y - 0.20, 0.34) * radius
+    canvas.paint(INK, torch.maximum(tail - 0.010, hidden), rows)
+    canvas.paint(WHITE, torch.maximum(tail, hidden), rows)

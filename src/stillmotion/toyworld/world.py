@@ -78,7 +78,7 @@ def truth(poses: Poses, look: Look) -> Truth:
     motion = poses.motion.repeat_interleave(frames)
     classes = {"shape": look.shape, "colour": look.colour, "place": look.place, "motion": motion}
     logs = (poses.radius.log(), poses.stretch.log())
-    measures = (poses.x, poses.y, *logs, poses.angle.cos(), poses.angle.sin())
+    measures = (poses.x, poses.y, *logs, poses.facing.cos(), poses.facing.sin())
     return Truth(classes=classes, measures=torch.stack([m.flatten() for m in measures], 1))
 
 

@@ -21,8 +21,10 @@ from stillmotion.toyworld.language import MOTIONS, Scene, draw_scene, shorten
 from stillmotion.toyworld.world import draw_clips, draw_pictures
 from stillmotion.training.drawn import SLOWER, DrawnFootage
 
-MOVED_SHARE = 1 / 8
+MOVED_SHARE = 3 / 16
 """How many of the pictures and clips that are drawn for a step were taken by a camera that moves."""
+MOVED_OFTEN = {"roll-clockwise": 3.0, "roll-anticlockwise": 3.0}
+"""How often each camera motion is drawn: what leans is learnt last."""
 UNSAID, UNSAID_MOVED = 0.1, 0.5
 """How often a caption is left out. No caption tells of a camera, so guidance is to lead away from one that moves unasked."""
 
@@ -81,8 +83,11 @@ def clip_scenes(config: RecipeConfig) -> list[Scene]:
     return [draw_scene(generator(config.seed, "clip scene", i), motions=motions) for i in range(config.num_clips)]
 
 
-def moved_cache(config: RecipeConfig) -> tuple[dict[str, Tensor], list[str]]:
-    """Return clips of moving cameras, as many of each of the eight motions: posteriors as `clip_cache`'s, and captions."""
+def moved_cache(config: RecipeConfig) -> tuple[dict[str, Tensor], list[str], Float[Tensor, "clips"]]:
+    """Return clips of moving cameras, as many of each of the eight motions.
+
+    They are posteriors as `clip_cache`'s, captions, and how often each clip is drawn, to a sum of 1.
+    """
     footage = [
         DrawnFootage(
             config.moved_clips // len(CAMERA_MOTIONS), seed=config.seed + 3 + i, camera=CameraMotion.parse(name)
@@ -96,7 +101,9 @@ def moved_cache(config: RecipeConfig) -> tuple[dict[str, Tensor], list[str]]:
         clips = (each.frames(index, positions) for each in footage for index in range(len(each)))
         parts = [encode(vae, torch.from_numpy(clip).movedim(-1, 1), config.device) for clip in clips]
         save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, path)
-    return load_file(path), [each.item(index).caption for each in footage for index in range(len(each))]
+    said = [each.item(index).caption for each in footage for index in range(len(each))]
+    often = torch.tensor([MOVED_OFTEN.get(name, 1.0) for name in CAMERA_MOTIONS]).repeat_interleave(len(footage[0]))
+    return load_file(path), said, often / often.sum()
 
 
 def with_moved(
@@ -106,11 +113,12 @@ def with_moved(
 
     With `stills` the frames of the moving cameras' clips are samples of their own.
     """
-    moved, said = moved_cache(config)
+    moved, said, moving = moved_cache(config)
     if stills:
         said = [caption for caption in said for _ in range(CLIP_FRAMES)]
+        moving = moving.repeat_interleave(CLIP_FRAMES) / CLIP_FRAMES
     standing = torch.tensor([often.get(scene.motion or "", 1.0) for scene in scenes])
-    moving = torch.full((len(said),), float(standing.sum()) / len(said) * MOVED_SHARE / (1 - MOVED_SHARE))
+    moving = moving * standing.sum() * MOVED_SHARE / (1 - MOVED_SHARE)
     return Shelf(
         posteriors={name: torch.cat([value, moved[name]]) for name, value in posteriors.items()},
         captions=[scene.caption for scene in scenes] + said,

@@ -151,7 +151,7 @@ class JudgeObjective:
         pixels, classes, measures = self.batch(step)
         reading = self.module(pixels)
         wrong = [F.cross_entropy(reading.scores[name], labels) for name, labels in classes.items()]
-        apart = (reading.measures - measures) * torch.tensor([10.0, 10.0, 4.0, 3.0, 1.0, 1.0]).to(measures)
+        apart = (reading.measures - measures) * torch.tensor([10.0, 10.0, 4.0, 3.0, 3.0, 3.0]).to(measures)
         figures = {name: float((reading.best(name) == labels).float().mean()) for name, labels in classes.items()}
         yield Part(torch.stack(wrong).sum() + apart.square().mean(), figures)
 
