@@ -127,10 +127,11 @@ class Denoiser:
             for handle in handles:
                 handle.remove()
 
+    @torch.no_grad()
     def guided(
         self, latents: Latents, timestep: Tensor, guidance: Guidance, *, moment: Moment | None = None, **extra: Any
     ) -> Latents:
-        """Return the guided prediction, both halves computed in one batch.
+        """Return the guided prediction, both halves computed in one batch; it carries no gradients.
 
         `guidance` is the whole clip's; `moment.frames` says which of its frames the latents are.
         """
