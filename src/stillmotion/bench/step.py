@@ -129,5 +129,5 @@ def _flops_of_layer(rows: torch.Size, weight: torch.Size, *_: object, **__: obje
 def _peak(dtype: torch.dtype, side: int = 1536) -> float:
     """Return the operations per second of a square matrix product as the denoiser computes it, the best of five."""
     a, b = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
-    with faster_products(dtype, a.device):
+    with torch.no_grad(), faster_products(dtype, a.device):
         return 2 * side**3 / min(seconds_of(lambda: F.linear(a, b)) for _ in range(5))
