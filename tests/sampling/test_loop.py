@@ -48,12 +48,10 @@ def test_one_frame_is_what_diffusers_samples(
     other.set_timesteps(5)
     latents = noise[:, :, 0] * other.init_noise_sigma
     for t in other.timesteps:
-        both = torch.cat([latents] * 2)
-        with faster_products(
-            both.dtype, both.device
-        ):  # on both sides, since guidance magnifies what rounding differs in
-            both = unet(other.scale_model_input(both, t), t, torch.cat([text[1:], text[:1]])).sample
-        empty, told = both.chunk(2)
+        both = other.scale_model_input(torch.cat([latents] * 2), t)
+        # Products by one library on both sides: guidance magnifies what rounding differs in.
+        with faster_products(both.dtype, both.device):
+            empty, told = unet(both, t, torch.cat([text[1:], text[:1]])).sample.chunk(2)
         latents = other.step(empty + 7.5 * (told - empty), t, latents).prev_sample
     torch.testing.assert_close(last.latents[:, :, 0], latents, rtol=1e-5, atol=1e-5)
 
@@ -162,3 +160,9 @@ def test_the_sampler_adds_up_in_the_latents_own_dtype(unet: UNet2DConditionModel
         latents.append(last.latents)
     assert latents[1].dtype is torch.float32
     torch.testing.assert_close(*latents, rtol=0, atol=0.2)
+
+
+def test_a_guided_prediction_carries_no_gradients(unet: UNet2DConditionModel, text: torch.Tensor) -> None:
+    latents = frame_noise(3, range(2), (4, 8, 8))
+    assert torch.is_grad_enabled() and next(unet.parameters()).requires_grad
+    assert not Denoiser(unet).guided(latents, torch.tensor(500), Guidance(text[:1], text[1:], 7.5)).requires_grad
