@@ -18,8 +18,9 @@ ADAPTED, ALONE = Needed("motion_loras", "stock-adapted"), Needed("motion_loras",
 NOTE = (
     "Every mark is counted from that of the same clip with nothing trained, since what lies under the mark has a strength too. "
     "The paper trains a whole motion module on marked videos; here it is a MotionLoRA of rank 4 for 300 steps. Where no adapter "
-    "was in place it draws coloured spots at the picture's foot, a part of the mark; with the adapter at 1 the mark itself "
-    "stands there in every frame. Most of it comes between 0.75 and 1."
+    "was in place it draws coloured spots at the picture's foot, a part of the mark, and how much of it they are read as differs "
+    "more from clip to clip than five clips settle; with the adapter at 1 the mark itself stands there in every frame. Most of "
+    "it comes between 0.75 and 1."
 )
 
 
