@@ -24,7 +24,7 @@ GROUPS = {
         "decay_from",
         "ema_decay",
     ],
-    "loss": ["caption_dropout", "snr_gamma", "noise_offset"],
+    "loss": ["caption_dropout", "snr_gamma", "timestep_bias", "noise_offset"],
     "output": ["output_dir", "checkpoint_every", "validate_every", "sample_every", "sample_prompts", "dialects"],
     "machine": ["device", "precision", "gradient_checkpointing", "num_workers"],
 }

@@ -40,7 +40,7 @@ GROUPS = {
         "decay_from",
         "ema_decay",
     ],
-    "loss": ["caption_dropout", "snr_gamma", "noise_offset", "appearance_debias"],
+    "loss": ["caption_dropout", "snr_gamma", "timestep_bias", "noise_offset", "appearance_debias"],
     "output": [
         "output_dir",
         "checkpoint_every",

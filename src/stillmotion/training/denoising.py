@@ -21,9 +21,10 @@ NUM_VALIDATION_TIMESTEPS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Weighing:
-    """How errors are weighed, and what noise is added."""
+    """How errors are weighed, which timesteps are drawn, and what noise is added."""
 
     snr_gamma: float | None = None
+    timestep_bias: float = 1.0
     noise_offset: float = 0.0
     appearance_debias: float = 0.0
 
@@ -33,6 +34,13 @@ class Weighing:
         if self.noise_offset:
             drawn = drawn + self.noise_offset * torch.randn((*latents.shape[:2], 1, 1, 1), generator=chance)
         return drawn
+
+    def biased(self, places: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """Return uniform places between no noise, 0, and all noise, 1, moved so that half lie above 1 − 2^(−bias).
+
+        What diffusers' training scripts call the bias strategy "later", without its step.
+        """
+        return places if self.timestep_bias == 1 else 1 - (1 - places) ** self.timestep_bias
 
     def loss(
         self, predicted: Latents, target: Latents, timesteps: Int[Tensor, "batch"], diffusion: Diffusion
@@ -158,8 +166,9 @@ class StageObjective:
         return _Denoised(latents, noisy, predicted, target, timesteps)
 
     def _timesteps(self, step: int) -> Int[Tensor, "batch"]:
-        """Return a uniform timestep for every slot of the batch, one from each of as many equal parts."""
+        """Return a timestep for every slot of the batch, one from each of as many parts that are equally likely."""
         chance = generator(self.seed, "timesteps", step)
         parts = torch.randperm(self.batch_size, generator=chance) + torch.rand(self.batch_size, generator=chance)
         most = len(self.diffusion.alphas_cumprod)
-        return (parts / self.batch_size * most).long().clamp(max=most - 1)
+        places = self.weighing.biased(parts / self.batch_size)
+        return (places * most).long().clamp(max=most - 1)

@@ -164,6 +164,7 @@ class StageRun:
             micro_batch_size=config.micro_batch_size or config.batch_size,
             weighing=Weighing(
                 snr_gamma=config.snr_gamma,
+                timestep_bias=config.timestep_bias,
                 noise_offset=config.noise_offset,
                 appearance_debias=config.appearance_debias,
             ),

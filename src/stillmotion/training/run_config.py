@@ -69,6 +69,10 @@ class RunConfig(Config):
     snr_gamma: Annotated[float | None, Limits(minimum=0)] = None
     """Min-SNR weighting of timesteps (Hang et al. 2023); 5 is usual, none weighs all alike."""
 
+    timestep_bias: Annotated[float, Limits(minimum=1, maximum=8)] = 1.0
+    """How much oftener noisy timesteps are drawn, where motion is laid out: 1 draws all alike, and at 2, 3, 4 half of the
+    draws are from the noisiest quarter, eighth, sixteenth of them."""
+
     noise_offset: Annotated[float, Limits(minimum=0)] = 0.0
     """How much of one random level per clip and channel is added to the noise."""
 

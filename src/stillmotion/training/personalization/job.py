@@ -170,7 +170,9 @@ class PersonalRun:
             seed=config.seed,
             batch_size=batch,
             micro_batch_size=config.micro_batch_size or batch,
-            weighing=Weighing(snr_gamma=config.snr_gamma, noise_offset=config.noise_offset),
+            weighing=Weighing(
+                snr_gamma=config.snr_gamma, timestep_bias=config.timestep_bias, noise_offset=config.noise_offset
+            ),
             autocast=self._autocast,
             world=self._world,
         )
