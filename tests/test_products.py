@@ -1,5 +1,6 @@
 """Linear layers by the faster library: the same numbers, no gradients lost, nothing else touched."""
 
+import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -67,3 +68,17 @@ def test_elsewhere_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
             assert torch.equal(layer(rows), plain)
         with faster_products(torch.float16, CPU), faster_products(torch.float32, torch.device("meta")):
             assert torch.equal(layer(rows), plain)
+
+
+@pytest.mark.usefixtures("amd")
+def test_a_compiled_model_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # tests alone check shapes, and no graph holds that
+    torch.manual_seed(0)
+    layers, rows = nn.Sequential(nn.Linear(5, 9), nn.SiLU(), nn.Linear(9, 4)), torch.randn(3, 5)
+    compiled = torch.compile(layers, backend="eager")
+    with torch.no_grad():
+        plain = layers(rows)
+        with faster_products(torch.float32, CPU):
+            torch.testing.assert_close(compiled(rows), plain, rtol=1e-6, atol=1e-6)
