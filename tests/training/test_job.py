@@ -84,6 +84,9 @@ def test_a_motion_module_is_trained_and_everyone_reads_it(config: TrainConfig, t
     torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
     told = json.loads(sm.inspect(files[0]).metadata["training"])
     assert told["step"] == 6
+    assert told["config"]["num_steps"] == 6
+    assert told["config"]["output_dir"] == config.output_dir.name  # nobody's folders in a file that is given away
+    assert str(config.output_dir.parent) not in str(told)
     assert {name.split("/")[1] for name in told["parents"]} == {"unet", "vae", "text_encoder"}
 
 

@@ -156,6 +156,7 @@ def test_a_lora_is_learnt_and_read_by_all(
             told = opened.metadata()
         assert told["modelspec.trigger_phrase"] == PROMPT
         assert json.loads(told["training"])["step"] == 20
+        assert str(config.output_dir.parent) not in told["training"]
         assert "model/unet/diffusion_pytorch_model.safetensors" in json.loads(told["training"])["parents"]
     assert float(load_file(config.output_dir / "lora-kohya.safetensors")[_an_alpha()]) == 2
 

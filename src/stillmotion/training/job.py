@@ -31,7 +31,7 @@ from stillmotion.training.samples import keep_sample, latent_shape, sample_clip
 from stillmotion.training.sharding import gathered
 from stillmotion.training.stages import FINE_TUNING_RATE, STAGES, Stage
 from stillmotion.training.subject import Subject, assembled, motion_source
-from stillmotion.training.work import DTYPES, Work, autocast_of, first_step, model_parents, own_device
+from stillmotion.training.work import DTYPES, Work, autocast_of, first_step, model_parents, own_device, published
 from stillmotion.training.world import World, joined
 
 NUM_VALIDATION_CLIPS = 4
@@ -192,7 +192,7 @@ class StageRun:
         trained = _cast(self._subject.trained(), DTYPES[config.save_dtype])
         if not self._world.leads:
             return ()
-        metadata = {"training": json.dumps({"step": step, "parents": self._parents(), "config": config.to_dict()})}
+        metadata = {"training": json.dumps({"step": step, "parents": self._parents(), "config": published(config)})}
         if config.licence:
             metadata["license"] = config.licence
         return tuple(

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -150,6 +151,24 @@ def loop_config(config: RunConfig) -> LoopConfig:
         scale_loss=config.precision == "float16",
         checkpoint_every=config.checkpoint_every,
     )
+
+
+def published(config: RunConfig) -> dict[str, Any]:
+    """Return the config as trained files tell it, which people give away: of a whole path its last part alone.
+
+    The folders before it hold the user's name, and mean nothing elsewhere; the run's own folder keeps all of it.
+    """
+    return {name: _nameless(value) for name, value in config.to_dict().items()}
+
+
+def _nameless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nameless(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nameless(inner) for inner in value]
+    if isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute()):
+        return Path(value).name or value
+    return value
 
 
 def model_parents(t2i: T2I) -> dict[str, str]:

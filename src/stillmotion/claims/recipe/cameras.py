@@ -12,8 +12,14 @@ from stillmotion.toyworld import brought_file
 from stillmotion.training import TrainConfig
 from stillmotion.training.loop import StepDone
 
-RANK = 8
+RANK = 4
+ROLL_RANK = 24
+"""In a roll what is on the left goes up and what is on the right goes down; at a lower rank that is hardly learnt."""
 CLIPS_PER_STEP = 1
+TIMESTEP_BIAS = 2.0
+"""Where a clip is mostly noise it is settled how the camera goes; afterwards motion is copied from what is there."""
+STEADY = 0.3
+"""Share of the steps after which the rate falls: one clip a step says little, and what is learnt shows in the fall."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +33,18 @@ class Filmed:
     rank: int = RANK
     """The LoRA's rank."""
 
+    @property
+    def rolls(self) -> bool:
+        """Whether it is a roll."""
+        return CAMERA_MOTIONS[self.motion].field == "roll"
 
-CAMERAS: Mapping[str, Filmed] = MappingProxyType({name: Filmed(motion=name) for name in CAMERA_MOTIONS})
+
+CAMERAS: Mapping[str, Filmed] = MappingProxyType(
+    {
+        name: Filmed(motion=name, rank=ROLL_RANK if known.field == "roll" else RANK)
+        for name, known in CAMERA_MOTIONS.items()
+    }
+)
 """The eight camera motions, by the names of their stages."""
 
 FEWER: Mapping[str, Filmed] = MappingProxyType(
@@ -52,11 +68,12 @@ def train_camera(config: RecipeConfig, name: str) -> Iterator[StepDone]:
         output_dir=folder / name,
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
         rank=filmed.rank,
-        num_steps=config.camera_steps,
+        num_steps=config.roll_steps if filmed.rolls else config.camera_steps,
         batch_size=CLIPS_PER_STEP,
         optimizer="muon",
         muon_rate=config.camera_rate,
+        timestep_bias=TIMESTEP_BIAS,
         dialects=("stillmotion",),
-        **usual(config),
+        **usual(config) | {"decay_from": STEADY},
     )
     yield from trained(job, brought_file("motion_loras", name, weights))

@@ -26,7 +26,7 @@ from stillmotion.training.personalization.sentences import sentences
 from stillmotion.training.reading import Reader
 from stillmotion.training.run_folder import check_same, claimed
 from stillmotion.training.samples import keep_sample, latent_shape, sample_clip
-from stillmotion.training.work import Work, autocast_of, first_step, model_parents, own_device
+from stillmotion.training.work import Work, autocast_of, first_step, model_parents, own_device, published
 from stillmotion.training.world import World, joined
 
 NUM_VALIDATION_PICTURES = 4
@@ -201,7 +201,7 @@ class PersonalRun:
             "step": step,
             "parents": model_parents(self._t2i),
             "pictures": fingerprint,
-            "config": config.to_dict(),
+            "config": published(config),
         }
         metadata = {"training": json.dumps(told)}
         if config.trigger is not None:
