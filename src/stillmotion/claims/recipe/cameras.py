@@ -15,6 +15,8 @@ from stillmotion.training.loop import StepDone
 RANK = 4
 ROLL_RANK = 24
 """In a roll what is on the left goes up and what is on the right goes down; at a lower rank that is hardly learnt."""
+ROLL_DEGREES = 45.0
+"""Rolled by 30, the clips that are made turn by 6, which their noise may hide."""
 CLIPS_PER_STEP = 1
 TIMESTEP_BIAS = 2.0
 """Where a clip is mostly noise it is settled how the camera goes; afterwards motion is copied from what is there."""
@@ -28,10 +30,17 @@ class Filmed:
 
     motion: str
     """The camera motion's name."""
+    amount: float | None = None
+    """How far it goes in its clips; as far as such a motion does unless told."""
     num_clips: int | None = None
     """How many clips of it are drawn; the recipe's number unless told."""
     rank: int = RANK
     """The LoRA's rank."""
+
+    @property
+    def asked(self) -> str:
+        """The motion as it is asked for, "zoom-in" or "roll-clockwise:45"."""
+        return self.motion if self.amount is None else f"{self.motion}:{self.amount:g}"
 
     @property
     def rolls(self) -> bool:
@@ -41,7 +50,7 @@ class Filmed:
 
 CAMERAS: Mapping[str, Filmed] = MappingProxyType(
     {
-        name: Filmed(motion=name, rank=ROLL_RANK if known.field == "roll" else RANK)
+        name: Filmed(motion=name, amount=ROLL_DEGREES, rank=ROLL_RANK) if known.field == "roll" else Filmed(motion=name)
         for name, known in CAMERA_MOTIONS.items()
     }
 )
@@ -64,7 +73,9 @@ def train_camera(config: RecipeConfig, name: str) -> Iterator[StepDone]:
     count = filmed.num_clips or config.camera_clips
     job = TrainConfig(
         stage="motion_lora",
-        data=latents_of(config, f"toyworld:{count}:{filmed.motion}", folder / f"{filmed.motion}-{count}-latents"),
+        data=latents_of(
+            config, f"toyworld:{count}:{filmed.asked}", folder / f"{filmed.asked.replace(':', '-')}-{count}-latents"
+        ),
         output_dir=folder / name,
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
         rank=filmed.rank,

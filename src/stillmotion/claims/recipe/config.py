@@ -47,7 +47,7 @@ class RecipeConfig:
     """Drawn clips of each camera motion; the paper takes 20 to 50."""
     camera_steps: int = 1000
     """Steps of each camera motion's MotionLoRA, but a roll's."""
-    roll_steps: int = 2400
+    roll_steps: int = 1300
     """Steps of a roll's."""
     camera_rate: float = 0.01
     """Muon's peak rate for them."""
