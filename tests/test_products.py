@@ -72,9 +72,8 @@ def test_elsewhere_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("amd")
 def test_a_compiled_model_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # tests alone check shapes, and no graph holds that
+    # Tests alone check shapes, and a graph cannot hold that.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     torch.manual_seed(0)
     layers, rows = nn.Sequential(nn.Linear(5, 9), nn.SiLU(), nn.Linear(9, 4)), torch.randn(3, 5)
     compiled = torch.compile(layers, backend="eager")
