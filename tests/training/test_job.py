@@ -442,3 +442,11 @@ def test_a_cache_of_another_vae_is_refused(config: TrainConfig, tmp_path: Path) 
     assert main([*words, "-W", "32", "-H", "32"]) == 0  # by the toyworld's VAE
     with pytest.raises(MismatchError, match="encoded by another VAE"):
         sm.train(config.replace(data=str(tmp_path / "latents")))
+
+
+def test_a_bias_of_the_timesteps_reaches_the_loss(config: TrainConfig) -> None:
+    losses: list[float] = []
+    for bias in (1.0, 8.0):
+        run = config.replace(num_steps=1, timestep_bias=bias, output_dir=config.output_dir / f"{bias:g}")
+        sm.train(run, progress=lambda event: losses.append(event.loss) if isinstance(event, Trained) else None)
+    assert len(losses) == 2 and abs(losses[0] - losses[1]) > 1e-3
