@@ -39,10 +39,8 @@ def camera_in(frames: Frames) -> CameraMeasured | None:
 
 def measure(budget: Budget) -> Iterator[Progress | Finding]:
     """Animate things that stand still under each camera motion, and under two at once; fit the flow."""
-    takes: list[tuple[tuple[str, ...], int]] = [
-        (names, budget.of(COUNT)) for names in (*((name,) for name in CAMERAS), *PAIRS)
-    ]
-    takes += [((name,), budget.of(FEWER_COUNT)) for name in FEWER]
+    takes: list[tuple[tuple[str, ...], int]] = [((name,), budget.of(COUNT)) for name in CAMERAS]
+    takes += [(pair, budget.of(COUNT)) for pair in PAIRS] + [((name,), budget.of(FEWER_COUNT)) for name in FEWER]
     total, done = sum(clips for _, clips in takes), 0
     studio, figures = Studio("C4", budget), []
     filmed = {**CAMERAS, **FEWER}
