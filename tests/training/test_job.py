@@ -450,3 +450,14 @@ def test_a_bias_of_the_timesteps_reaches_the_loss(config: TrainConfig) -> None:
         run = config.replace(num_steps=1, timestep_bias=bias, output_dir=config.output_dir / f"{bias:g}")
         sm.train(run, progress=lambda event: losses.append(event.loss) if isinstance(event, Trained) else None)
     assert len(losses) == 2 and abs(losses[0] - losses[1]) > 1e-3
+
+
+def test_what_is_decayed_by_muon_is_in_the_config(config: TrainConfig) -> None:
+    losses: dict[float, list[float]] = {0.0: [], 10.0: []}
+    for decay, told in losses.items():
+        run = config.replace(
+            num_steps=3, warmup_steps=0, optimizer="muon", muon_decay=decay, output_dir=config.output_dir / f"{decay:g}"
+        )
+        sm.train(run, progress=lambda event, told=told: told.append(event.loss) if isinstance(event, Trained) else None)
+    assert losses[0.0][0] == losses[10.0][0]
+    assert losses[0.0][2] != losses[10.0][2]

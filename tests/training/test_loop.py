@@ -144,3 +144,22 @@ def test_muon_moves_convolutions_as_matrices() -> None:
     values = torch.linalg.svdvals(weight.detach().flatten(1))
     assert values.min() > 0.05
     assert values.max() < 0.14
+
+
+def test_what_muon_decays_wears_off_at_its_rate() -> None:
+    weight = nn.Parameter(torch.ones(4, 6))
+    weight.grad = torch.zeros(4, 6)
+    Muon([weight], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(weight.detach(), torch.full((4, 6), 0.95))
+
+
+def test_a_state_from_before_muon_decayed_is_gone_on_with() -> None:
+    weight = nn.Parameter(torch.ones(4, 6))
+    weight.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    optimizer = Muon([weight], lr=0.1)
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        del group["weight_decay"]
+    optimizer.load_state_dict(saved)
+    optimizer.step()
+    assert not torch.equal(weight.detach(), torch.ones(4, 6))

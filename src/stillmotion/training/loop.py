@@ -35,6 +35,8 @@ class LoopConfig:
     """`muon` moves matrices and convolutions by Muon, the rest by AdamW."""
     muon_rate: float = 0.012
     """Muon's peak rate."""
+    muon_decay: float = 0.0
+    """Muon's decoupled weight decay."""
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's decay rates of the first and second moment."""
     weight_decay: float = 0.0
@@ -185,7 +187,7 @@ def _optimizers(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optim
         matrices, others = [], matrices + others
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(Muon(matrices, lr=config.muon_rate))
+        made.append(Muon(matrices, lr=config.muon_rate, weight_decay=config.muon_decay))
     if others:
         rate, decay = config.learning_rate, config.weight_decay
         made.append(torch.optim.AdamW(others, lr=rate, betas=config.betas, weight_decay=decay))

@@ -7,6 +7,7 @@ on the small Gram matrix, and orthogonalises all matrices of a shape in one batc
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -40,11 +41,20 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised: every direction of a matrix moves at the same rate.
 
     `lr` is the root-mean-square size of an update's entries times sqrt(columns) for a tall matrix; parameters have two
-    dimensions or more, those past the first are taken as columns.
+    dimensions or more, those past the first are taken as columns. Before an update a matrix loses `lr` × `weight_decay`
+    of itself (Liu et al. 2025, "Muon is scalable for LLM training", equation 3).
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, params: Iterable[nn.Parameter], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a saved state; one from before there was a decay has none."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("weight_decay", 0.0)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  # torch's own signature
@@ -58,6 +68,7 @@ class Muon(torch.optim.Optimizer):
                 updates = torch.stack([self._momentum(p, group["momentum"]).flatten(1) for p in parameters])
                 updates = orthogonalize(updates) * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, updates.unbind(0), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update.view_as(parameter), alpha=-group["lr"])
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:

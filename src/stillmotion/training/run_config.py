@@ -45,6 +45,9 @@ class RunConfig(Config):
     muon_rate: Annotated[float, Limits(minimum=0)] = 0.02
     """Muon's peak rate."""
 
+    muon_decay: Annotated[float, Limits(minimum=0)] = 0.0
+    """Muon's decoupled weight decay. It moves matrices as far whatever the gradient says; what is noise wears off again."""
+
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
 

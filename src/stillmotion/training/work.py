@@ -142,6 +142,7 @@ def loop_config(config: RunConfig) -> LoopConfig:
         learning_rate=config.learning_rate,
         optimizer=config.optimizer,
         muon_rate=config.muon_rate,
+        muon_decay=config.muon_decay,
         betas=config.betas,
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup_steps,
