@@ -12,7 +12,8 @@ from stillmotion.claims.architectures import AS_SAID
 from stillmotion.claims.architectures import _figures as compared
 from stillmotion.claims.artefacts import CLAIM as ARTEFACTS
 from stillmotion.claims.artefacts import _figures, mark_in
-from stillmotion.claims.cameras import _told
+from stillmotion.claims.cameras import NOWHERE, PAIRS, _told
+from stillmotion.claims.cameras import _figures as gone
 from stillmotion.claims.finding import Finding
 from stillmotion.claims.personal import StyleReader
 from stillmotion.claims.recipe import RecipeConfig, ablations, stages
@@ -82,12 +83,27 @@ def test_a_path_is_as_far_away_as_it_was_moved() -> None:
     assert path_error(judge, frames, elsewhere) == pytest.approx(0.2, abs=0.03)
 
 
+def test_cameras_that_are_added_are_held_against_how_far_each_goes_alone() -> None:
+    """The second of two clips goes one way only; on what goes nowhere alone nothing is said."""
+    zoomed, panned = dataclasses.replace(NOWHERE, zoom=1.2), dataclasses.replace(NOWHERE, pan=-0.2)
+    both = dataclasses.replace(NOWHERE, zoom=1.2**0.5, pan=-0.1)
+    seen = {("zoom-in",): [zoomed] * 2, ("pan-left",): [panned] * 2, ("zoom-in", "pan-left"): [both, zoomed]}
+    named = {figure.name: figure for figure in gone(seen, {})}
+    assert named["zoom-in"].mean == 1.0
+    assert named["zoom-in + pan-left"].mean == 0.5
+    assert named["zoom-in + pan-left: way of zoom-in by its way alone"].values == pytest.approx([0.5, 1.0])
+    assert named["zoom-in + pan-left: way of pan-left by its way alone"].values == pytest.approx([0.5, 0.0])
+    assert not named["zoom-in + pan-left: way of pan-left by its way alone"].holds  # it may be none at all
+    still = {("tilt-up",): [NOWHERE], ("roll-clockwise",): [NOWHERE], PAIRS[1]: [NOWHERE]}
+    assert [len(figure.values) for figure in gone(still, {})] == [1, 1, 1, 0, 0]
+
+
 def test_what_is_learnt_from_fewer_clips_or_at_a_lower_rank_is_told_with_its_files_size() -> None:
     files = {name: brought_file("motion_loras", name) for name in ("zoom-in", *FEWER)}
     assert {name: sm.inspect(file).rank for name, file in files.items()} == {
         "zoom-in": RANK,
         **{name: filmed.rank for name, filmed in FEWER.items()},
     }
-    told = _told(FEWER["zoom-in-rank-2"], files["zoom-in-rank-2"])
+    told = _told(FEWER["zoom-in-rank-2"], files["zoom-in-rank-2"].stat().st_size)
     assert told == f"zoom-in at rank 2 ({files['zoom-in-rank-2'].stat().st_size / 1e6:.2f} MB)"
     assert files["zoom-in-rank-2"].stat().st_size < files["zoom-in"].stat().st_size
