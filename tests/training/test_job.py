@@ -302,6 +302,16 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_as_if_it_had_not(
     assert_same(weights(killed.output_dir, last, "ema"), weights(config.output_dir, last, "ema"))
     steps = [json.loads(line) for line in (killed.output_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == list(range(1, last + 1))
+    assert not [*killed.output_dir.glob(".*.partial")]
+
+
+def test_what_a_killed_run_left_unfinished_is_removed_by_the_next(config: TrainConfig) -> None:
+    left = config.output_dir / ".step-3.0123abcd.partial"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half")
+    (config.output_dir / ".lock").touch()
+    sm.train(config)
+    assert not left.exists()
 
 
 def test_sigterm_saves_and_exits_with_zero(config: TrainConfig, tmp_path: Path) -> None:

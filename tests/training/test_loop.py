@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stillmotion.seeding import generator
-from stillmotion.training.loop import LoopConfig, NonFiniteLoss, Part, rate_factor, run
+from stillmotion.training.loop import LoopConfig, NonFiniteLoss, Part, StepDone, rate_factor, run
 from stillmotion.training.optim import Muon, orthogonalize
 from stillmotion.training.state import checkpoints
 
@@ -69,6 +69,16 @@ def test_a_stopped_run_ends_bit_for_bit_as_the_unbroken_one(tmp_path: Path, opti
     assert steps[0] == 11
     for name, value in whole.module.state_dict().items():
         assert torch.equal(again.module.state_dict()[name], value), name
+
+
+def test_a_step_is_noted_before_it_is_saved(tmp_path: Path) -> None:
+    noted = []
+
+    def note(done: StepDone) -> None:
+        noted.append((done.step, [step for step, _ in checkpoints(tmp_path)]))
+
+    list(run(Fit(), LoopConfig(num_steps=2, checkpoint_every=1), tmp_path, note=note))
+    assert noted == [(1, []), (2, [1])]
 
 
 def test_the_newest_two_checkpoints_stay_and_partial_ones_are_not_read(tmp_path: Path) -> None:

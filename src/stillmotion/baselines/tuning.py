@@ -192,8 +192,7 @@ def tuned(
             stack.callback(t2i.unet.disable_gradient_checkpointing)
         stack.enter_context(one_clip.at_work(config.num_frames, config.spatial_norm))
         last = first
-        for done in run(objective, loop_config(tuning), folder, stop=stop):
-            metrics.write({"step": done.step, "loss": done.loss, "seconds": done.seconds, **done.figures})
+        for done in run(objective, loop_config(tuning), folder, stop=stop, note=metrics.note):
             last = done.step
             yield done
     if last < config.num_tuning_steps:

@@ -23,6 +23,9 @@ from stillmotion.errors import FileError
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 """Names that a safetensors header gives to dtypes."""
 
+UNFINISHED = ".*.partial"
+"""What a file or folder is called while it is written, as a pattern."""
+
 
 def require_writable(
     path: str | PathLike[str], *, overwrite: bool = False, folder: bool = False, num_bytes: int = 0
@@ -74,6 +77,12 @@ def written_beside(path: str | PathLike[str], *, overwrite: bool = False, num_by
     except OSError as error:
         raise FileError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
+        _remove(beside)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of `written_beside` in a folder that no other process writes to now."""
+    for beside in folder.glob(UNFINISHED):
         _remove(beside)
 
 

@@ -39,7 +39,7 @@ class Trained:
     num_steps: int
     loss: float
     seconds: float
-    """What the step took, reading included."""
+    """What the step took, reading included and its checkpoint left out."""
     waiting: float
     """Seconds of it spent waiting for clips."""
 

@@ -89,7 +89,7 @@ class StepDone:
     step: int  # from 1
     num_steps: int
     loss: float
-    seconds: float
+    seconds: float  # its checkpoint left out
     figures: Mapping[str, float]
 
 
@@ -103,12 +103,14 @@ def run(
     folder: Path,
     *,
     stop: Callable[[], bool] = lambda: False,
+    note: Callable[[StepDone], None] = lambda _: None,
     world: World = ALONE,
 ) -> Iterator[StepDone]:
     """Train to `config.num_steps`, going on from the newest complete checkpoint in `folder`; yield each step.
 
     Once exhausted, the module carries the averaged weights where an average is kept. `stop` is asked after each step:
-    when it says True, the state is saved and the run ends there. Processes of one `world` share a folder.
+    when it says True, the state is saved and the run ends there. `note` is told of a step before it is saved: what it
+    writes is there whenever the run is killed. Processes of one `world` share a folder.
 
     Raises `NonFiniteLoss`, with the weights as they were, where the loss or its gradient is not a number.
     """
@@ -143,15 +145,17 @@ def run(
         scaler.update()
         state.step += 1
         _average(state, config)
-        stopping = world.any(stop())
-        if stopping or state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
-            save(state, folder, writes=world.rank == 0)
-            world.wait()
         seconds = time.perf_counter() - started
         figures = {**figures, "gradient_norm": float(norm)}
         if scaler.is_enabled():
             figures["loss_scale"] = scaler.get_scale()
-        yield StepDone(step=state.step, num_steps=config.num_steps, loss=value, seconds=seconds, figures=figures)
+        done = StepDone(step=state.step, num_steps=config.num_steps, loss=value, seconds=seconds, figures=figures)
+        note(done)
+        stopping = world.any(stop())
+        if stopping or state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
+            save(state, folder, writes=world.rank == 0)
+            world.wait()
+        yield done
         if stopping:
             return
     if state.ema is not None:

@@ -11,8 +11,10 @@ from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
+from stillmotion.checkpoints.writing import UNFINISHED, remove_unfinished, written_beside
 from stillmotion.config import from_yaml
 from stillmotion.errors import ConfigError, FileError
+from stillmotion.training.loop import StepDone
 from stillmotion.training.run_config import RunConfig
 from stillmotion.training.state import checkpoints
 from stillmotion.training.world import World
@@ -62,7 +64,9 @@ def claimed(config: RunConfig, world: World) -> Iterator[Path]:
         raise FileError(f"output_dir: {folder} cannot be written: {error.strerror}.") from error
     try:
         check_same(config)  # again: another run may have begun, and ended, since the first look
-        (folder / CONFIG).write_text(config.to_yaml(sentences=True), encoding="utf-8")
+        remove_unfinished(folder)
+        with written_beside(folder / CONFIG, overwrite=True) as beside:
+            beside.write_text(config.to_yaml(sentences=True), encoding="utf-8")
         world.wait()
         yield folder
     finally:
@@ -72,7 +76,8 @@ def claimed(config: RunConfig, world: World) -> Iterator[Path]:
 def check_same(config: RunConfig) -> None:
     """Raise `ConfigError` if the folder holds a run of another config, naming what differs."""
     folder = config.output_dir
-    if folder.is_dir() and not (folder / CONFIG).exists() and any(p for p in folder.iterdir() if p.name != LOCK):
+    others = [path for path in folder.glob("*") if path.name != LOCK and not path.match(UNFINISHED)]
+    if others and not (folder / CONFIG).exists():
         raise FileError(f"output_dir: {folder} holds other files and no run; choose a new folder.")
     if not checkpoints(folder):
         return
@@ -102,7 +107,9 @@ class Metrics:
         path = folder / METRICS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= first_step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if kept != lines:
+            with written_beside(path, overwrite=True) as beside:
+                beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         self._board = _board(folder / "tensorboard", first_step)
 
@@ -115,6 +122,10 @@ class Metrics:
             for name, value in values.items():
                 if name != "step" and value is not None:
                     self._board.add_scalar(name, value, values["step"])
+
+    def note(self, done: StepDone) -> None:
+        """Add a step's line."""
+        self.write({"step": done.step, "loss": done.loss, "seconds": done.seconds, **done.figures})
 
     def __enter__(self) -> "Metrics":
         return self

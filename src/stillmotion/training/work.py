@@ -66,7 +66,8 @@ class Work:
             guard = self._guard()
             if guard is not None and first == 0:
                 yield self._told(guard.before, 0, metrics)
-            for done in run(objective, loop_config(self.config), self.folder, stop=stop, world=self.world):
+            loop = loop_config(self.config)
+            for done in run(objective, loop, self.folder, stop=stop, note=metrics.note, world=self.world):
                 last = done.step
                 told = Trained(
                     step=done.step,
@@ -75,7 +76,6 @@ class Work:
                     seconds=done.seconds,
                     waiting=self.reader.take_waited(),
                 )
-                metrics.write({"step": done.step, "loss": done.loss, "seconds": done.seconds, **done.figures})
                 yield told
                 if done.step % self.config.validate_every == 0 or done.step == num_steps:
                     yield from self._validated(done.step, metrics, guard)
