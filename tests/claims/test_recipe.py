@@ -38,7 +38,7 @@ def test_every_stage_leaves_what_the_next_one_loads(
         style_pictures=2,
         stock_clips=1,
         **dict.fromkeys(
-            ("camera_clips", "camera_steps", "roll_steps", "style_steps", "word_steps", "adapter_steps", "stock_steps"),
+            ("camera_clips", "camera_steps", "style_steps", "word_steps", "adapter_steps", "stock_steps"),
             1,
         ),
     )

@@ -22,6 +22,8 @@ TIMESTEP_BIAS = 2.0
 """Where a clip is mostly noise it is settled how the camera goes; afterwards motion is copied from what is there."""
 STEADY = 0.3
 """Share of the steps after which the rate falls: one clip a step says little, and what is learnt shows in the fall."""
+DECAY = 0.25
+"""Keeps a LoRA small, so that it can be added to another one; not a roll's, which hardly comes out then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +81,11 @@ def train_camera(config: RecipeConfig, name: str) -> Iterator[StepDone]:
         output_dir=folder / name,
         motion=str(weights / "motion" / "v3_toyworld_mm.safetensors"),
         rank=filmed.rank,
-        num_steps=config.roll_steps if filmed.rolls else config.camera_steps,
+        num_steps=config.camera_steps,
         batch_size=CLIPS_PER_STEP,
         optimizer="muon",
         muon_rate=config.camera_rate,
+        muon_decay=0.0 if filmed.rolls else DECAY,
         timestep_bias=TIMESTEP_BIAS,
         dialects=("stillmotion",),
         **usual(config) | {"decay_from": STEADY},

@@ -45,10 +45,8 @@ class RecipeConfig:
     """The training of each of the two architectures that are compared, the base frozen."""
     camera_clips: int = 48
     """Drawn clips of each camera motion; the paper takes 20 to 50."""
-    camera_steps: int = 1000
-    """Steps of each camera motion's MotionLoRA, but a roll's."""
-    roll_steps: int = 1300
-    """Steps of a roll's."""
+    camera_steps: int = 1300
+    """Steps of each camera motion's MotionLoRA."""
     camera_rate: float = 0.01
     """Muon's peak rate for them."""
     few_step: LoopConfig = field(default=LoopConfig(num_steps=400, optimizer="muon", muon_rate=0.02))
