@@ -124,32 +124,7 @@ def run(
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     state.step = load_latest(state, folder)
     while state.step < config.num_steps:
-        started = time.perf_counter()
-        _set_rates(optimizers, peaks, rate_factor(state.step, config))
-        part, figures, keys = _propagate(objective, state.step, scaler)
-        moving = list(state.trainable().values())
-        value = world.add_up(moving, part)
-        for optimizer in optimizers:
-            scaler.unscale_(optimizer)
-        norm = whole(nn.utils.clip_grad_norm_(moving, config.max_grad_norm))
-        overflowed = scaler.is_enabled() and scaler.get_scale() > 1 and not torch.isfinite(norm)
-        if not math.isfinite(value) or not (torch.isfinite(norm) or overflowed):
-            clips = f" Its clips: {', '.join(keys)}." if keys else ""
-            raise NonFiniteLoss(
-                f"Step {state.step + 1}: loss {value}, gradient norm {float(norm)}. The weights are as they were; lower "
-                f"the learning rate, or look at the data of this step.{clips}"
-            )
-        for optimizer in optimizers:
-            scaler.step(optimizer)  # which leaves an overflowed step out
-            optimizer.zero_grad(set_to_none=True)
-        scaler.update()
-        state.step += 1
-        _average(state, config)
-        seconds = time.perf_counter() - started
-        figures = {**figures, "gradient_norm": float(norm)}
-        if scaler.is_enabled():
-            figures["loss_scale"] = scaler.get_scale()
-        done = StepDone(step=state.step, num_steps=config.num_steps, loss=value, seconds=seconds, figures=figures)
+        done = _stepped(objective, config, state, peaks, world)
         note(done)
         stopping = world.any(stop())
         if stopping or state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
@@ -161,6 +136,37 @@ def run(
     if state.ema is not None:
         for name, parameter in state.trainable().items():
             parameter.data.copy_(state.ema[name])
+
+
+def _stepped(objective: Objective, config: LoopConfig, state: TrainState, peaks: list[float], world: World) -> StepDone:
+    """Do one optimizer step."""
+    optimizers, scaler = state.optimizers, state.scaler
+    started = time.perf_counter()
+    _set_rates(optimizers, peaks, rate_factor(state.step, config))
+    part, figures, keys = _propagate(objective, state.step, scaler)
+    moving = list(state.trainable().values())
+    value = world.add_up(moving, part)
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    norm = whole(nn.utils.clip_grad_norm_(moving, config.max_grad_norm))
+    overflowed = scaler.is_enabled() and scaler.get_scale() > 1 and not torch.isfinite(norm)
+    if not math.isfinite(value) or not (torch.isfinite(norm) or overflowed):
+        clips = f" Its clips: {', '.join(keys)}." if keys else ""
+        raise NonFiniteLoss(
+            f"Step {state.step + 1}: loss {value}, gradient norm {float(norm)}. The weights are as they were; lower "
+            f"the learning rate, or look at the data of this step.{clips}"
+        )
+    for optimizer in optimizers:
+        scaler.step(optimizer)  # which leaves an overflowed step out
+        optimizer.zero_grad(set_to_none=True)
+    scaler.update()
+    state.step += 1
+    _average(state, config)
+    seconds = time.perf_counter() - started
+    figures = {**figures, "gradient_norm": float(norm)}
+    if scaler.is_enabled():
+        figures["loss_scale"] = scaler.get_scale()
+    return StepDone(step=state.step, num_steps=config.num_steps, loss=value, seconds=seconds, figures=figures)
 
 
 def _propagate(
