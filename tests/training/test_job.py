@@ -314,6 +314,15 @@ def test_what_a_killed_run_left_unfinished_is_removed_by_the_next(config: TrainC
     assert not left.exists()
 
 
+def test_a_line_of_metrics_that_was_cut_before_its_end_stays_a_line(config: TrainConfig) -> None:
+    metrics = config.output_dir / "metrics.jsonl"
+    sm.train(config)
+    told = metrics.read_text()
+    metrics.write_text(told.removesuffix("\n"))
+    sm.train(config.replace(num_steps=8))
+    assert metrics.read_text().startswith(told)
+
+
 def test_sigterm_saves_and_exits_with_zero(config: TrainConfig, tmp_path: Path) -> None:
     path = tmp_path / "long.yaml"
     config = config.replace(num_steps=5000, checkpoint_every=5000)

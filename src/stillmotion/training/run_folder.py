@@ -105,11 +105,11 @@ class Metrics:
             self._board: Any = None
             return
         path = folder / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= first_step]
-        if kept != lines:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        kept = "".join(f"{line}\n" for line in before.splitlines() if _step_of(line) <= first_step)
+        if kept != before:  # the last line may lack nothing but its end
             with written_beside(path, overwrite=True) as beside:
-                beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                beside.write_text(kept, encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         self._board = _board(folder / "tensorboard", first_step)
 
