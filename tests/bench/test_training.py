@@ -1,5 +1,7 @@
 """The training benchmark times equal work: both loops train the same parameters on the same clips, and nothing else."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,9 @@ def test_the_clock_runs() -> None:
     timing = bench_train(SHAPE, pairs=2, memory=False)
     assert len(timing.ours) == len(timing.theirs) == 2
     assert min(*timing.ours, *timing.theirs, timing.ratio, timing.cache_seconds) > 0
+    assert all(0 < part < whole for part, whole in zip(timing.encoding, timing.theirs, strict=True))
+    even = replace(timing, theirs=(4.0, 2.0, 6.0), encoding=(1.0, 1.0, 1.0))
+    assert even.ratio_of_encoding == pytest.approx(4 / 3)
     assert timing.clips_per_second((0.5, 0.25, 4.0)) == 4.0
     assert (timing.plain_memory, timing.checkpointed_memory) == (None, None)
 
@@ -54,9 +59,9 @@ def test_both_train_the_motion_module_and_nothing_else(cache: Path, tmp_path: Pa
         schedule = DDIMScheduler(**NOISE_SCHEDULE)
         theirs = PlainLoop(t2i, motion, schedule, pixels_of(SHAPE), captions, torch.float32)
         losses = []
-        for step in (lambda: next(ours).loss, theirs.step, lambda: next(ours).loss, theirs.step):
+        for step in (partial(next, ours), theirs.step) * 2:
             before = {name: p.detach().clone() for name, p in motion.named_parameters()}
-            losses.append(step())
+            losses.append(step().loss)
             moved = {name for name, p in motion.named_parameters() if not torch.equal(p, before[name])}
             assert any(name.endswith("proj_out.weight") for name in moved)
             assert all(p.grad is None for p in motion.parameters())  # the other's gradients would be added to
@@ -82,8 +87,8 @@ def test_both_ask_the_model_for_as_much(cache: Path, tmp_path: Path) -> None:
     assert ours.shape == theirs.shape == fold_frames(torch.empty(2, 4, 2, 8, 8)).shape
     assert our_times.shape == their_times.shape == (4,)
     assert our_times[0] == our_times[1] and their_times[0] == their_times[1]  # the frames of a clip share theirs
-    rows = {tuple(row.flatten().tolist()) for row in their_text}
-    assert rows == {tuple(row.flatten().tolist()) for row in our_text} and len(rows) == 2
+    apart = (their_text[:, None] - our_text[None]).abs().amax((2, 3))  # ours may be by oneDNN
+    assert sorted((apart < 1e-4).sum(1).tolist()) == [2, 2, 2, 2]  # each the text of one clip's two frames
 
 
 def test_memory_is_that_of_a_process_of_its_own(cache: Path) -> None:

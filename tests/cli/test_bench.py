@@ -29,9 +29,10 @@ def test_bench_train_says_what_was_measured(capsys: pytest.CaptureFixture[str]) 
     shape = ["--frames", "2", "--pixels", "64", "--pairs", "1", "--threads", "1"]
     assert main(["bench", "train", "--size", "tiny", *shape, "--no-memory"]) == 0
     told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert {"step", "models", "stillmotion", "plain loop", "faster", "cache"} == set(told)
+    assert {"step", "models", "stillmotion", "plain loop", "faster", "encoding", "cache"} == set(told)
     assert "1 clip of 2 frames, 64x64, float32, 1 threads" in told["step"]
     assert "UNet 64-128-128-128, VAE 32-64-64-64" in told["models"]
+    assert "s of the plain loop's step: without, it would be 1." in told["encoding"]
     assert "16 frames encoded once" in told["cache"]
 
 

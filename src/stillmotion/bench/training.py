@@ -14,7 +14,7 @@ from stillmotion.bench.cached_loop import NOISE_SCHEDULE, cached_steps, fill_cac
 from stillmotion.bench.clock import seconds_of, threads
 from stillmotion.bench.memory import StepMemory, step_memory
 from stillmotion.bench.models import make_motion, make_t2i
-from stillmotion.bench.plain_loop import PlainLoop
+from stillmotion.bench.plain_loop import PlainLoop, PlainStep
 from stillmotion.bench.shape import TrainShape
 from stillmotion.motion import plug
 
@@ -31,6 +31,8 @@ class TrainTiming:
     """Seconds of each step of our loop, on the latent cache."""
     theirs: tuple[float, ...]
     """Seconds of each step of the plain loop, in turn with ours."""
+    encoding: tuple[float, ...]
+    """Seconds of those that VAE and text encoder took."""
     cache_seconds: float
     """What filling the cache took, once."""
     cached_frames: int
@@ -44,6 +46,11 @@ class TrainTiming:
     def ratio(self) -> float:
         """Return how many times more clips ours trains on in the same time: the median over the pairs."""
         return statistics.median(b / a for a, b in zip(self.ours, self.theirs, strict=True))
+
+    @property
+    def ratio_of_encoding(self) -> float:
+        """Return how many times more clips the plain loop would train on if VAE and text encoder took no time."""
+        return statistics.median(b / (b - e) for b, e in zip(self.theirs, self.encoding, strict=True))
 
     def clips_per_second(self, seconds: tuple[float, ...]) -> float:
         """Return the rate of steps that took so long: of their median."""
@@ -77,7 +84,8 @@ def bench_train(
             num_threads=count,
             num_parameters=num_parameters,
             ours=tuple(a for a, _ in timed),
-            theirs=tuple(b for _, b in timed),
+            theirs=tuple(b.seconds for _, b in timed),
+            encoding=tuple(b.encoding for _, b in timed),
             cache_seconds=cache_seconds,
             cached_frames=cached_frames,
             plain_memory=measured[0] if measured else None,
@@ -85,8 +93,8 @@ def bench_train(
         )
 
 
-def _timed(shape: TrainShape, pairs: int, cache: Path, folder: Path) -> tuple[list[tuple[float, float]], int]:
-    """Return the seconds of each pair of steps, and how many numbers they train."""
+def _timed(shape: TrainShape, pairs: int, cache: Path, folder: Path) -> tuple[list[tuple[float, PlainStep]], int]:
+    """Return each pair of steps, ours by its seconds, and how many numbers they train."""
     t2i, motion, drawn = make_t2i(shape.size), make_motion(shape.size), footage(shape)
     with plug(t2i.unet, motion, shape.num_frames):
         captions = [drawn.item(clip).caption for clip in range(len(drawn))]
@@ -94,5 +102,5 @@ def _timed(shape: TrainShape, pairs: int, cache: Path, folder: Path) -> tuple[li
         theirs = PlainLoop(t2i, motion, schedule, pixels_of(shape), captions, getattr(torch, shape.dtype))
         ours = cached_steps(shape, t2i, motion, cache, folder, pairs + 1)
         # The first pair makes the optimizers' moments, and remembers the captions' features.
-        timed = [(seconds_of(partial(next, ours)), seconds_of(theirs.step)) for _ in range(pairs + 1)]
+        timed = [(seconds_of(partial(next, ours)), theirs.step()) for _ in range(pairs + 1)]
     return timed[1:], sum(p.numel() for p in motion.parameters())

@@ -1,6 +1,7 @@
 """A personalised text-to-image model, in parts: what every other room takes for "the image model"."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from stillmotion.errors import MismatchError
+from stillmotion.products import faster_products
 from stillmotion.sampling import Text
 from stillmotion.t2i.prompts import Reader, encode_prompts, pooled_features, unweighted
 from stillmotion.t2i.words import Words
@@ -118,10 +120,11 @@ class T2I:
         readers = [(Reader(self.text_encoder, clip_skip, inner=self.is_xl), self.words)]
         if self.text_encoder_2 is not None and self.words_2 is not None:
             readers.append((Reader(self.text_encoder_2, clip_skip, inner=True), self.words_2))
-        found = [
-            reader.read(words.rows(prompts, reader.length)) if literal else encode_prompts(reader, words, prompts)
-            for reader, words in readers
-        ]
+        with _faster(self.text_encoder):
+            found = [
+                reader.read(words.rows(prompts, reader.length)) if literal else encode_prompts(reader, words, prompts)
+                for reader, words in readers
+            ]
         return torch.cat(found, -1)
 
     @torch.no_grad()
@@ -134,7 +137,8 @@ class T2I:
         tokens = self.encode_text(prompts, clip_skip=clip_skip)
         if self.text_encoder_2 is None or self.words_2 is None:
             return Text(tokens)
-        pooled = pooled_features(self.text_encoder_2, self.words_2, unweighted(prompts))
+        with _faster(self.text_encoder_2):
+            pooled = pooled_features(self.text_encoder_2, self.words_2, unweighted(prompts))
         if self.zeros_for_empty_text:
             said = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=tokens.device)
             tokens, pooled = tokens * said.view(-1, 1, 1), pooled * said.view(-1, 1)
@@ -154,11 +158,20 @@ class T2I:
     @torch.no_grad()
     def posterior(self, pixels: Pixels) -> DiagonalGaussianDistribution:
         """Return what the VAE says of pictures: the mean and spread of their latents, unscaled."""
-        found: DiagonalGaussianDistribution = self.vae.encode(pixels.to(place_of(self.vae), self.vae.dtype)).latent_dist
+        with _faster(self.vae):
+            encoded = self.vae.encode(pixels.to(place_of(self.vae), self.vae.dtype))
+        found: DiagonalGaussianDistribution = encoded.latent_dist
         return found
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Pixels:
         """Return the pictures, float32, clamped to [-1, 1]."""
         unscaled = latents.to(place_of(self.vae), self.vae.dtype) / self.vae.config.scaling_factor
-        return self.vae.decode(unscaled).sample.float().clamp(-1, 1)
+        with _faster(self.vae):
+            decoded = self.vae.decode(unscaled).sample
+        return decoded.float().clamp(-1, 1)
+
+
+def _faster(part: AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection) -> AbstractContextManager[object]:
+    """Return the context that a part computes in: the same whoever asks, a training step or a thread that reads ahead."""
+    return faster_products(part.dtype, place_of(part))

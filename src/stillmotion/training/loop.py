@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stillmotion.errors import StillmotionError
+from stillmotion.products import faster_gradients, propagate
 from stillmotion.training.optim import Muon, split_parameters
 from stillmotion.training.sharding import whole
 from stillmotion.training.state import TrainState, load_latest, save
@@ -176,11 +177,12 @@ def _propagate(
     total: Tensor | float = 0.0
     figures: dict[str, float] = {}
     keys: tuple[str, ...] = ()
-    for part in objective.losses(step):
-        torch.autograd.backward(scaler.scale(part.loss))
-        total = total + part.loss.detach()
-        figures |= part.figures
-        keys += part.keys
+    with faster_gradients(next(objective.module.parameters()).device):
+        for part in objective.losses(step):
+            propagate(scaler.scale(part.loss))
+            total = total + part.loss.detach()
+            figures |= part.figures
+            keys += part.keys
     return float(total), figures, keys
 
 

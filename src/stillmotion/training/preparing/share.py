@@ -19,6 +19,7 @@ from stillmotion.data import (
     vae_fingerprint,
 )
 from stillmotion.devices import choose_device
+from stillmotion.products import faster_products
 from stillmotion.t2i import load_t2i, load_vae
 from stillmotion.t2i.naming import named_model
 from stillmotion.t2i.quiet import hide_loading_bars
@@ -97,7 +98,8 @@ def _encoder(config: PrepareConfig, vae: AutoencoderKL, worker: int) -> Encode:
     nn.Module.to(vae, device=device, dtype=getattr(torch, config.vae_dtype))
 
     def encode(images: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
+        with faster_products(vae.dtype, vae.device):
+            posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
         return posterior.mean, posterior.logvar
 
     return encode
