@@ -9,7 +9,7 @@ from stillmotion.claims.score import drawn_scenes, pixels_of
 from stillmotion.config import AdapterFile
 from stillmotion.toyworld.stock import mark_strength
 
-COUNT = 5
+COUNT = 12
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_LEFT = 0.1
 ADAPTER = Needed("domain_adapter", "stock")
@@ -19,8 +19,8 @@ NOTE = (
     "Every mark is counted from that of the same clip with nothing trained, since what lies under the mark has a strength too. "
     "The paper trains a whole motion module on marked videos; here it is a MotionLoRA of rank 4 for 300 steps. Where no adapter "
     "was in place it draws coloured spots at the picture's foot, a part of the mark, and how much of it they are read as differs "
-    "more from clip to clip than five clips settle; with the adapter at 1 the mark itself stands there in every frame. Most of "
-    "it comes between 0.75 and 1."
+    "from clip to clip: five clips, as this claim was measured over at first, did not settle it. With the adapter at 1 the mark "
+    "itself stands there in every frame. Most of it comes between 0.75 and 1."
 )
 
 
