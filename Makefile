@@ -21,7 +21,10 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647
 # On some processors MKL's sums depend on where in memory a matrix lies; tests that two ways give the same bits must not.
 SAME_BITS := MKL_CBWR=AUTO,STRICT
 
-.PHONY: help demo test test-slow check format bench clean
+# The oldest release of everything that pyproject.toml admits, in an environment of its own (3 GB: that PyTorch brings CUDA).
+LOWEST := .venv-lowest
+
+.PHONY: help demo test test-slow test-lowest check format bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -47,6 +50,12 @@ test: $(DEV_READY)
 test-slow: $(DEV_READY)
 	$(KEEP_MEMORY) $(SAME_BITS) $(BIN)/python -m pytest -m slow
 
+test-lowest:
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(SAME_BITS) $(LOWEST)/bin/python -m pytest $(TEST_FLAGS)
+
 check: $(DEV_READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -64,4 +73,4 @@ bench: $(RUN_READY)
 	$(BIN)/stillmotion bench train --size half
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache

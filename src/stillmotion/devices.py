@@ -3,6 +3,7 @@
 import torch
 
 from stillmotion.errors import ConfigError
+from stillmotion.processor import processor
 
 
 def choose_device(name: str) -> torch.device:
@@ -40,10 +41,10 @@ def device_name(device: torch.device) -> str:
     """Return what the device calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return str(torch.cpu.get_capabilities().get("cpu_name", "cpu")) if device.type == "cpu" else device.type
+    return str(processor().get("cpu_name", "cpu")) if device.type == "cpu" else device.type
 
 
 def _cpu_multiplies_bfloat16() -> bool:
     """Return whether the CPU has instructions for it: without them bfloat16 is slower than float32, not faster."""
-    can = torch.cpu.get_capabilities()
+    can = processor()
     return bool(can.get("amx_bf16") or can.get("avx512_bf16"))

@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from stillmotion.processor import processor
+
 LAYER: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 """oneDNN's linear layer as one call, which `torch.compile` makes use of, too; None where this PyTorch has none."""
 
@@ -103,4 +105,4 @@ def _has_onednn(device: torch.device) -> bool:
 
 @functools.cache
 def _made_by_amd() -> bool:
-    return str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("AMD")
+    return str(processor().get("cpu_name", "")).startswith("AMD")

@@ -59,6 +59,7 @@ def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path: Pat
         RunFolder(tmp_path, "a box", 8).abandon()
         assert list(tmp_path.iterdir()) == [theirs]  # at work
         process.kill()
+    _age(theirs)  # anew: before filelock 4, who waited for a lock touched its file
     foreign, young = tmp_path / ".foreign.partial", RunFolder(tmp_path, "a star", 9)
     assert not theirs.exists()
     foreign.mkdir()

@@ -48,7 +48,7 @@ def test_c9_holds_for_what_moves_as_it_is_told_in_every_size(monkeypatch: pytest
         return np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])
 
     monkeypatch.setattr(Studio, "film", film)
-    *progress, finding = sizes.measure(Budget(share=0.4))
+    *progress, finding = sizes.measure(Budget(share=0.15))
     assert isinstance(finding, Finding)
     assert len(progress) == 12
     assert sum(bool(figure.limits) for figure in finding.figures) == 5

@@ -18,6 +18,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import backend_registration
 
 from stillmotion.motion import MotionModule, plug
 from stillmotion.sampling import Denoiser, Guidance, sample
@@ -101,6 +102,8 @@ def test_the_clip_is_the_same_and_the_models_are_what_they_were(
 @pytest.fixture(scope="module")
 def elsewhere(root: Path) -> dict[str, dict]:
     """What was seen in each case on a made-up device, which stays for as long as its process does."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this PyTorch is too old to make up a device")
     told = f"from tests.t2i.test_offloading import main; main({str(root)!r})"
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
@@ -120,9 +123,7 @@ def test_nothing_meets_what_lies_on_another_device(elsewhere: dict[str, dict], c
 
 def main(root: str) -> None:
     """Print what is seen in every case."""
-    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-
-    _setup_privateuseone_for_python_backend("gadget")
+    backend_registration._setup_privateuseone_for_python_backend("gadget")
     ip_adapter.seen_by_clip = _seen
     fake_tensor.CONSTANT_NUMEL_LIMIT = 0  # single numbers would really be sent there
     found = {}

@@ -15,7 +15,7 @@ from stillmotion.seeding import generator
 from stillmotion.toyworld import Scene, load_judge
 from stillmotion.toyworld.language import MOTIONS, draw_scene
 
-COUNT = 8
+COUNT = 16
 STILLS, STILLS_APART = 4, 1000  # pictures for each caption, and how far their seeds are from the clips'
 TUNING_STEPS, TUNING_RATE = 32, 3e-4
 OURS, ZERO, TUNED = "AnimateDiff", "Text2Video-Zero", "Tune-A-Video"

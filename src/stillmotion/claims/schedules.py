@@ -8,7 +8,7 @@ from stillmotion.claims.gauge import Gauge, all_of, paired
 from stillmotion.claims.score import drawn_frames, drawn_scenes, read_clip
 from stillmotion.toyworld import load_judge
 
-COUNT = 8
+COUNT = 16
 LINEAR, SCALED = "linear", "scaled_linear"
 AS_SAID = "motion as the caption says"
 

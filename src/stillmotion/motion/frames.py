@@ -44,7 +44,7 @@ class FrameCount:
 
     def pick(self, curve: Curve) -> Curve:
         """Return the curve over the frames at hand; a number where they all have the same."""
-        if isinstance(curve, int | float):
+        if isinstance(curve, (int, float)):  # not a union: PyTorch 2.7 cannot compile one
             return float(curve)
         frames = self.shown if self.shown is not None else range(self.num_frames)
         if max(frames) >= len(curve):
