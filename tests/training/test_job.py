@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -424,6 +425,16 @@ def spread(config: TrainConfig, path: Path, processes: int, stop_at: int | None 
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, as `torchrun` has its processes do: how a sum is parted shows in its last digit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_processes_are_one_training(config: TrainConfig, tmp_path: Path, strategy: str) -> None:
     """Stopped with two and gone on with one, a run is that of one process alone, of the same micro-batches."""
