@@ -301,9 +301,26 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_as_if_it_had_not(
     kill_and_go_on(killed, tmp_path / "killed.yaml", times)
     assert_same(weights(killed.output_dir, last), weights(config.output_dir, last))
     assert_same(weights(killed.output_dir, last, "ema"), weights(config.output_dir, last, "ema"))
-    steps = [json.loads(line) for line in (killed.output_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in steps if "loss" in line] == list(range(1, last + 1))
+    assert noted(killed) == noted(config)
     assert not [*killed.output_dir.glob(".*.partial")]
+
+
+def noted(config: TrainConfig) -> list[dict[str, float]]:
+    """Return the lines of the metrics, but for how long each step took."""
+    lines = map(json.loads, (config.output_dir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("killed_at", [3, 6])
+def test_a_run_killed_before_a_validation_makes_up_for_it(config: TrainConfig, killed_at: int) -> None:
+    sm.train(config.replace(output_dir=config.output_dir.with_name("whole")))
+    metrics = config.output_dir / "metrics.jsonl"
+    sm.train(config.replace(num_steps=killed_at))
+    lines = metrics.read_text().splitlines(keepends=True)
+    assert "validation_loss" in lines[-1]
+    metrics.write_text("".join(lines[:-1]))
+    sm.train(config)
+    assert noted(config) == noted(config.replace(output_dir=config.output_dir.with_name("whole")))
 
 
 def test_what_a_killed_run_left_unfinished_is_removed_by_the_next(config: TrainConfig) -> None:

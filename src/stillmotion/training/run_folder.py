@@ -20,6 +20,7 @@ from stillmotion.training.state import checkpoints
 from stillmotion.training.world import World
 
 CONFIG, METRICS, LOCK = "config.yaml", "metrics.jsonl", ".lock"
+VALIDATION_LOSS = "validation_loss"
 FREE = frozenset(
     {
         *(
@@ -99,6 +100,9 @@ class Metrics:
     Where TensorBoard is installed its files are written too, in `tensorboard/`.
     """
 
+    lacks_validation: bool = False
+    """Whether no validation of the step that the run goes on from is noted; for the first process to say."""
+
     def __init__(self, folder: Path, first_step: int, world: World) -> None:
         if world.rank:
             self._file: TextIO | None = None
@@ -107,6 +111,9 @@ class Metrics:
         path = folder / METRICS
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         kept = "".join(f"{line}\n" for line in before.splitlines() if _step_of(line) <= first_step)
+        self.lacks_validation = not any(
+            line["step"] == first_step and VALIDATION_LOSS in line for line in map(json.loads, kept.splitlines())
+        )
         if kept != before:  # the last line may lack nothing but its end
             with written_beside(path, overwrite=True) as beside:
                 beside.write_text(kept, encoding="utf-8")

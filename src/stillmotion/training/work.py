@@ -19,7 +19,7 @@ from stillmotion.training.guard import Guard, MotionDied
 from stillmotion.training.loop import LoopConfig, run
 from stillmotion.training.reading import Reader
 from stillmotion.training.run_config import RunConfig
-from stillmotion.training.run_folder import Metrics
+from stillmotion.training.run_folder import VALIDATION_LOSS, Metrics
 from stillmotion.training.state import checkpoints
 from stillmotion.training.world import World
 
@@ -66,8 +66,16 @@ class Work:
             guard = self._guard()
             if guard is not None and first == 0:
                 yield self._told(guard.before, 0, metrics)
-            loop = loop_config(self.config)
-            for done in run(objective, loop, self.folder, stop=stop, note=metrics.note, world=self.world):
+            steps = run(
+                objective,
+                loop_config(self.config),
+                self.folder,
+                stop=stop,
+                loaded=partial(self._catch_up, metrics=metrics, guard=guard),
+                note=metrics.note,
+                world=self.world,
+            )
+            for done in steps:
                 last = done.step
                 told = Trained(
                     step=done.step,
@@ -77,7 +85,7 @@ class Work:
                     waiting=self.reader.take_waited(),
                 )
                 yield told
-                if done.step % self.config.validate_every == 0 or done.step == num_steps:
+                if self._is_validated(done.step):
                     yield from self._validated(done.step, metrics, guard)
                 yield from self._sampled(done.step)
         if last >= num_steps:
@@ -102,6 +110,15 @@ class Work:
             return None
         return Guard(self.objective.validate(self.held), self.motion_guard)
 
+    def _is_validated(self, step: int) -> bool:
+        return step % self.config.validate_every == 0 or step == self._num_steps
+
+    def _catch_up(self, step: int, metrics: Metrics, guard: Guard | None) -> None:
+        """Validate where the run was killed after a checkpoint and before its validation was noted."""
+        if step and self._is_validated(step) and self.world.any(metrics.lacks_validation):
+            for _ in self._validated(step, metrics, guard):
+                pass
+
     def _validated(self, step: int, metrics: Metrics, guard: Guard | None) -> Iterator[TrainEvent]:
         """Validate in the first process, or in all of a sharded world; end the run in all where the guard says so."""
         died = ""
@@ -117,7 +134,7 @@ class Work:
 
     def _told(self, found: Validation, step: int, metrics: Metrics) -> Validated:
         """Note what a validation found, and return it as an event."""
-        metrics.write({"step": step, "validation_loss": found.loss, "validation_motion": found.motion})
+        metrics.write({"step": step, VALIDATION_LOSS: found.loss, "validation_motion": found.motion})
         return Validated(step=step, loss=found.loss, motion=found.motion)
 
     def _sampled(self, step: int) -> Iterator[TrainEvent]:
