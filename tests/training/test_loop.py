@@ -71,6 +71,14 @@ def test_a_stopped_run_ends_bit_for_bit_as_the_unbroken_one(tmp_path: Path, opti
         assert torch.equal(again.module.state_dict()[name], value), name
 
 
+def test_the_module_stands_at_its_checkpoint_before_a_step_is_asked_for(tmp_path: Path) -> None:
+    trained, again = Fit(), Fit()
+    list(run(trained, LoopConfig(num_steps=2), tmp_path))
+    run(again, LoopConfig(num_steps=4), tmp_path)
+    for name, value in trained.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[name], value), name
+
+
 def test_a_step_is_noted_before_it_is_saved(tmp_path: Path) -> None:
     noted = []
 

@@ -104,18 +104,16 @@ def run(
     folder: Path,
     *,
     stop: Callable[[], bool] = lambda: False,
-    loaded: Callable[[int], None] = lambda _: None,
     note: Callable[[StepDone], None] = lambda _: None,
     world: World = ALONE,
 ) -> Iterator[StepDone]:
-    """Train to `config.num_steps`, going on from the newest complete checkpoint in `folder`; yield each step.
+    """Load the newest complete checkpoint in `folder`, if any; return the steps from there to `config.num_steps`.
 
-    Once exhausted, the module carries the averaged weights where an average is kept. `stop` is asked after each step:
-    when it says True, the state is saved and the run ends there. `loaded` is told which step the module stands at before any
-    is done. `note` is told of a step before it is saved: what it writes is there whenever the run is killed. Processes of
-    one `world` share a folder.
+    A step is done when it is asked for. Once they are exhausted, the module carries the averaged weights where an average is
+    kept. `stop` is asked after each step: when it says True, the state is saved and the run ends there. `note` is told of a
+    step before it is saved: what it writes is there whenever the run is killed. Processes of one `world` share a folder.
 
-    Raises `NonFiniteLoss`, with the weights as they were, where the loss or its gradient is not a number.
+    A step raises `NonFiniteLoss`, with the weights as they were, where the loss or its gradient is not a number.
     """
     optimizers = _optimizers(objective.module, config)
     device = next(objective.module.parameters()).device.type
@@ -126,20 +124,23 @@ def run(
     # Before a checkpoint is read: it holds the rates of its own step.
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     state.step = load_latest(state, folder)
-    loaded(state.step)
-    while state.step < config.num_steps:
-        done = _stepped(objective, config, state, peaks, world)
-        note(done)
-        stopping = world.any(stop())
-        if stopping or state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
-            save(state, folder, writes=world.rank == 0)
-            world.wait()
-        yield done
-        if stopping:
-            return
-    if state.ema is not None:
-        for name, parameter in state.trainable().items():
-            parameter.data.copy_(state.ema[name])
+
+    def steps() -> Iterator[StepDone]:
+        while state.step < config.num_steps:
+            done = _stepped(objective, config, state, peaks, world)
+            note(done)
+            stopping = world.any(stop())
+            if stopping or state.step % config.checkpoint_every == 0 or state.step == config.num_steps:
+                save(state, folder, writes=world.rank == 0)
+                world.wait()
+            yield done
+            if stopping:
+                return
+        if state.ema is not None:
+            for name, parameter in state.trainable().items():
+                parameter.data.copy_(state.ema[name])
+
+    return steps()
 
 
 def _stepped(objective: Objective, config: LoopConfig, state: TrainState, peaks: list[float], world: World) -> StepDone:

@@ -100,20 +100,18 @@ class Metrics:
     Where TensorBoard is installed its files are written too, in `tensorboard/`.
     """
 
-    lacks_validation: bool = False
-    """Whether no validation of the step that the run goes on from is noted; for the first process to say."""
-
     def __init__(self, folder: Path, first_step: int, world: World) -> None:
+        self.lacks_validation = False
+        """Whether no validation of the step that the run goes on from is noted; for the first process to say."""
         if world.rank:
             self._file: TextIO | None = None
             self._board: Any = None
             return
         path = folder / METRICS
         before = path.read_text(encoding="utf-8") if path.exists() else ""
-        kept = "".join(f"{line}\n" for line in before.splitlines() if _step_of(line) <= first_step)
-        self.lacks_validation = not any(
-            line["step"] == first_step and VALIDATION_LOSS in line for line in map(json.loads, kept.splitlines())
-        )
+        lines = [line for line in before.splitlines() if _step_of(line) <= first_step]
+        self.lacks_validation = not any(VALIDATION_LOSS in line and _step_of(line) == first_step for line in lines)
+        kept = "".join(f"{line}\n" for line in lines)
         if kept != before:  # the last line may lack nothing but its end
             with written_beside(path, overwrite=True) as beside:
                 beside.write_text(kept, encoding="utf-8")

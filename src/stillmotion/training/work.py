@@ -71,10 +71,11 @@ class Work:
                 loop_config(self.config),
                 self.folder,
                 stop=stop,
-                loaded=partial(self._catch_up, metrics=metrics, guard=guard),
                 note=metrics.note,
                 world=self.world,
             )
+            if first and self._is_validated(first) and self.world.any(metrics.lacks_validation):
+                yield from self._validated(first, metrics, guard)  # killed after its checkpoint, before this
             for done in steps:
                 last = done.step
                 told = Trained(
@@ -112,12 +113,6 @@ class Work:
 
     def _is_validated(self, step: int) -> bool:
         return step % self.config.validate_every == 0 or step == self._num_steps
-
-    def _catch_up(self, step: int, metrics: Metrics, guard: Guard | None) -> None:
-        """Validate where the run was killed after a checkpoint and before its validation was noted."""
-        if step and self._is_validated(step) and self.world.any(metrics.lacks_validation):
-            for _ in self._validated(step, metrics, guard):
-                pass
 
     def _validated(self, step: int, metrics: Metrics, guard: Guard | None) -> Iterator[TrainEvent]:
         """Validate in the first process, or in all of a sharded world; end the run in all where the guard says so."""
